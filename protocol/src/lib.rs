@@ -1,0 +1,2 @@
+//! The milter protocol without I/O.
+#![forbid(unsafe_code)]

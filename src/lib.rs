@@ -1,0 +1,1 @@
+//! Drop-in replacement of libmilter.
