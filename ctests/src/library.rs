@@ -1,0 +1,220 @@
+//! The libraries under test: where their headers and files are.
+
+use std::{
+    env, fmt, fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use crate::skip;
+
+/// Whose libmilter it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The library of this workspace.
+    Ours,
+    /// Sendmail's libmilter, from the system's development package.
+    Reference,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Ours => "ours",
+            Origin::Reference => "reference",
+        })
+    }
+}
+
+/// A libmilter that programs can be compiled and run with.
+#[derive(Debug)]
+pub struct Library {
+    origin: Origin,
+    include_dir: PathBuf,
+    lib_dir: PathBuf,
+    shared_object: PathBuf,
+}
+
+impl Library {
+    /// The library of this workspace in its release profile; built by the first call of a test process.
+    ///
+    /// # Panics
+    ///
+    /// When it does not build.
+    pub fn ours() -> &'static Library {
+        static OURS: OnceLock<Library> = OnceLock::new();
+        OURS.get_or_init(build)
+    }
+
+    /// Sendmail's libmilter, if its headers and its library are installed.
+    pub fn reference() -> Option<&'static Library> {
+        static REFERENCE: OnceLock<Option<Library>> = OnceLock::new();
+        REFERENCE.get_or_init(find_reference).as_ref()
+    }
+
+    /// As [`Library::reference`], but reports an absent one as the skipped part of `test`.
+    pub fn reference_or_skip(test: &str) -> Option<&'static Library> {
+        let reference = Library::reference();
+        if reference.is_none() {
+            skip(&format!("{test} (reference)"), "libmilter-dev");
+        }
+        reference
+    }
+
+    /// Both libraries; an absent reference is reported as the skipped part of `test`.
+    pub fn both(test: &str) -> Vec<&'static Library> {
+        let mut libraries = vec![Library::ours()];
+        libraries.extend(Library::reference_or_skip(test));
+        libraries
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The directory that holds `libmilter/mfapi.h`.
+    #[must_use]
+    pub fn include_dir(&self) -> &Path {
+        &self.include_dir
+    }
+
+    /// The directory that holds `libmilter.so`, the name it has at run time, and `libmilter.a`.
+    #[must_use]
+    pub fn lib_dir(&self) -> &Path {
+        &self.lib_dir
+    }
+
+    /// The shared object itself, behind all links.
+    #[must_use]
+    pub fn shared_object(&self) -> &Path {
+        &self.shared_object
+    }
+
+    /// The static library.
+    #[must_use]
+    pub fn static_library(&self) -> PathBuf {
+        self.lib_dir.join("libmilter.a")
+    }
+}
+
+/// The workspace this crate belongs to.
+#[must_use]
+pub fn workspace_dir() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("ctests lies in the workspace")
+}
+
+/// Cargo's target directory, found from the running test.
+///
+/// # Panics
+///
+/// When the running program is not below a target directory.
+#[must_use]
+pub fn target_dir() -> PathBuf {
+    let program = env::current_exe().expect("the running test has a path");
+    // <target>/<profile>/deps/<test>, or <target>/<triple>/<profile>/deps/<test>
+    program
+        .ancestors()
+        .find(|directory| directory.join("CACHEDIR.TAG").exists())
+        .unwrap_or_else(|| {
+            panic!(
+                "{} is not below a cargo target directory",
+                program.display()
+            )
+        })
+        .to_path_buf()
+}
+
+/// The name that a program linked with the library asks the dynamic linker for.
+const SONAME: &str = "libmilter.so.1.0.1";
+
+fn build() -> Library {
+    let target = target_dir();
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "libmilter",
+            "--target-dir",
+        ])
+        .arg(&target)
+        .current_dir(workspace_dir())
+        .env_remove("LIBMILTER_SONAME")
+        .status()
+        .expect("cargo can be started");
+    assert!(
+        status.success(),
+        "cargo build --release --package libmilter failed: {status}"
+    );
+
+    let built = target.join("release");
+    let stage = target.join("ctests").join("lib");
+    fs::create_dir_all(&stage).expect("the target directory is writable");
+    for (name, file) in [
+        ("libmilter.so", "libmilter.so"),
+        (SONAME, "libmilter.so"),
+        ("libmilter.a", "libmilter.a"),
+    ] {
+        link(&built.join(file), &stage.join(name));
+    }
+    let shared_object = built.join("libmilter.so");
+    Library {
+        origin: Origin::Ours,
+        include_dir: workspace_dir().join("include"),
+        shared_object: shared_object
+            .canonicalize()
+            .unwrap_or_else(|error| panic!("{}: {error}", shared_object.display())),
+        lib_dir: stage,
+    }
+}
+
+/// Makes `name` a link to `file`, also while another test process does the same.
+fn link(file: &Path, name: &Path) {
+    if fs::read_link(name).is_ok_and(|old| old == file) {
+        return;
+    }
+    let fresh = name.with_extension(format!("{}", std::process::id()));
+    let _ = fs::remove_file(&fresh);
+    symlink(file, &fresh)
+        .and_then(|()| fs::rename(&fresh, name))
+        .unwrap_or_else(|error| panic!("cannot link {}: {error}", name.display()));
+}
+
+fn find_reference() -> Option<Library> {
+    let include_dir = PathBuf::from("/usr/include");
+    if !include_dir.join("libmilter/mfapi.h").exists() {
+        return None;
+    }
+    let answer = Command::new(crate::compile::compiler("CC", "cc"))
+        .arg("-print-file-name=libmilter.so")
+        .output()
+        .ok()?;
+    let found = PathBuf::from(String::from_utf8(answer.stdout).ok()?.trim_end());
+    // A bare name means that the compiler knows no such file.
+    let lib_dir = found
+        .parent()
+        .filter(|_| found.is_absolute())?
+        .canonicalize()
+        .ok()?;
+    let shared_object = found.canonicalize().ok()?;
+    // A replacement installed system-wide is not the reference: only that one exports its engine.
+    let object = fs::read(&shared_object).ok()?;
+    let exported = b"\0mi_engine\0";
+    object
+        .windows(exported.len())
+        .any(|name| name == exported)
+        .then_some(Library {
+            origin: Origin::Reference,
+            include_dir,
+            lib_dir,
+            shared_object,
+        })
+}

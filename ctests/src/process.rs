@@ -1,0 +1,139 @@
+//! Started programs, which never outlive their test.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    process::{Child, Command, ExitStatus},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::Library;
+
+/// A running program and the processes it forked; all are killed on drop.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts `command` in a process group of its own, without cargo's library search path.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn spawn(command: &mut Command) -> Process {
+        let child = command
+            .env_remove("LD_LIBRARY_PATH")
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
+        Process { child }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The pipes of the program, where the command asked for some.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    ///
+    /// When it has gone.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.id(), signal).expect("the process still runs");
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not say.
+    pub fn is_alive(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
+    }
+
+    /// Waits for its end; `None` when it still runs after `limit`.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not say.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return Some(status);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Checks that the process has mapped `library` and no other libmilter.
+    ///
+    /// # Panics
+    ///
+    /// When it has not.
+    pub fn assert_uses(&self, library: &Library) {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid()))
+            .expect("a live process has maps");
+        let mapped: Vec<&str> = maps
+            .lines()
+            .filter_map(|line| line.find('/').map(|at| &line[at..]))
+            // A build during the test replaces the file, the process goes on with the old one.
+            .map(|path| path.trim_end_matches(" (deleted)"))
+            .filter(|path| {
+                path.rsplit('/')
+                    .next()
+                    .is_some_and(|name| name.starts_with("libmilter."))
+            })
+            .collect();
+        let wanted = library.shared_object().to_str().expect("an UTF-8 path");
+        assert!(
+            !mapped.is_empty() && mapped.iter().all(|path| *path == wanted),
+            "process {} should have mapped {wanted}, but has {mapped:?}",
+            self.pid()
+        );
+    }
+
+    fn id(&self) -> Pid {
+        let raw = i32::try_from(self.child.id()).expect("process ids are small");
+        Pid::from_raw(raw).expect("process ids are positive")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = kill_process_group(self.id(), Signal::KILL);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A TCP port of the loopback address that nothing listens on.
+///
+/// # Panics
+///
+/// When the system has none.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port on the loopback address")
+        .port()
+}
