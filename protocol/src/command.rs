@@ -1,0 +1,446 @@
+//! What the MTA says: letters, payloads, both directions of the codec.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bytes::{Buf, BufMut};
+
+use crate::callback::ClientAddress;
+use crate::flags::{Actions, Steps};
+use crate::frame;
+
+/// The letters of the commands (`SMFIC_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CommandCode {
+    /// `SMFIC_OPTNEG`
+    Negotiate,
+    /// `SMFIC_MACRO`
+    Macro,
+    /// `SMFIC_CONNECT`
+    Connect,
+    /// `SMFIC_HELO`
+    Helo,
+    /// `SMFIC_MAIL`
+    Mail,
+    /// `SMFIC_RCPT`
+    Rcpt,
+    /// `SMFIC_DATA`
+    Data,
+    /// `SMFIC_HEADER`
+    Header,
+    /// `SMFIC_EOH`
+    EndOfHeaders,
+    /// `SMFIC_BODY`
+    Body,
+    /// `SMFIC_BODYEOB`
+    EndOfBody,
+    /// `SMFIC_ABORT`
+    Abort,
+    /// `SMFIC_QUIT`
+    Quit,
+    /// `SMFIC_QUIT_NC`
+    QuitNewConnection,
+    /// `SMFIC_UNKNOWN`
+    Unknown,
+}
+
+impl CommandCode {
+    const LETTERS: [(u8, CommandCode); 15] = [
+        (b'O', CommandCode::Negotiate),
+        (b'D', CommandCode::Macro),
+        (b'C', CommandCode::Connect),
+        (b'H', CommandCode::Helo),
+        (b'M', CommandCode::Mail),
+        (b'R', CommandCode::Rcpt),
+        (b'T', CommandCode::Data),
+        (b'L', CommandCode::Header),
+        (b'N', CommandCode::EndOfHeaders),
+        (b'B', CommandCode::Body),
+        (b'E', CommandCode::EndOfBody),
+        (b'A', CommandCode::Abort),
+        (b'Q', CommandCode::Quit),
+        (b'K', CommandCode::QuitNewConnection),
+        (b'U', CommandCode::Unknown),
+    ];
+
+    /// The command behind a letter.
+    pub fn from_letter(letter: u8) -> Option<Self> {
+        Self::LETTERS.iter().find(|(known, _)| *known == letter).map(|(_, code)| *code)
+    }
+
+    /// The letter of a command.
+    pub fn letter(self) -> u8 {
+        Self::LETTERS[self as usize].0
+    }
+
+    /// Whether the command means nothing without a payload.
+    pub fn needs_payload(self) -> bool {
+        use CommandCode::*;
+        matches!(self, Negotiate | Macro | Connect | Helo | Mail | Rcpt | Header | Body | Unknown)
+    }
+
+    /// Whether the MTA waits for a reply, unless the filter negotiated not to send one.
+    pub fn expects_reply(self) -> bool {
+        use CommandCode::*;
+        !matches!(self, Macro | Abort | Quit | QuitNewConnection)
+    }
+
+    /// The negotiated step that keeps the filter from answering this command; empty when there is none.
+    pub fn no_reply_step(self) -> Steps {
+        use CommandCode::*;
+        match self {
+            Connect => Steps::NR_CONNECT,
+            Helo => Steps::NR_HELO,
+            Mail => Steps::NR_MAIL,
+            Rcpt => Steps::NR_RCPT,
+            Data => Steps::NR_DATA,
+            Unknown => Steps::NR_UNKNOWN,
+            Header => Steps::NR_HEADER,
+            EndOfHeaders => Steps::NR_EOH,
+            Body => Steps::NR_BODY,
+            Negotiate | Macro | EndOfBody | Abort | Quit | QuitNewConnection => Steps::empty(),
+        }
+    }
+}
+
+impl fmt::Display for CommandCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use CommandCode::*;
+        f.write_str(match self {
+            Negotiate => "OPTNEG",
+            Macro => "MACRO",
+            Connect => "CONNECT",
+            Helo => "HELO",
+            Mail => "MAIL",
+            Rcpt => "RCPT",
+            Data => "DATA",
+            Header => "HEADER",
+            EndOfHeaders => "EOH",
+            Body => "BODY",
+            EndOfBody => "BODYEOB",
+            Abort => "ABORT",
+            Quit => "QUIT",
+            QuitNewConnection => "QUIT_NC",
+            Unknown => "UNKNOWN",
+        })
+    }
+}
+
+/// A command with its payload, as an MTA sends it. Strings are given without their NUL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// Offer a protocol version, actions and steps.
+    Negotiate {
+        /// Highest protocol version the MTA speaks.
+        version: u32,
+        /// Actions on offer.
+        actions: Actions,
+        /// Steps on offer.
+        steps: Steps,
+    },
+    /// Macros for the command that follows.
+    Macro {
+        /// Letter of that command.
+        letter: u8,
+        /// Names and values.
+        pairs: Vec<(&'a [u8], &'a [u8])>,
+    },
+    /// A client has connected.
+    Connect {
+        /// Its name.
+        host: &'a [u8],
+        /// Its address, if known.
+        address: Option<ClientAddress<'a>>,
+    },
+    /// HELO or EHLO.
+    Helo(&'a [u8]),
+    /// MAIL: the address, then ESMTP arguments.
+    Mail(Vec<&'a [u8]>),
+    /// RCPT: the address, then ESMTP arguments.
+    Rcpt(Vec<&'a [u8]>),
+    /// DATA.
+    Data,
+    /// One header.
+    Header {
+        /// Name without colon.
+        name: &'a [u8],
+        /// Value.
+        value: &'a [u8],
+    },
+    /// End of headers.
+    EndOfHeaders,
+    /// A piece of the body.
+    Body(&'a [u8]),
+    /// End of the message, possibly with a last piece of the body.
+    EndOfBody(&'a [u8]),
+    /// Give the message up.
+    Abort,
+    /// End the session.
+    Quit,
+    /// End the session; another one follows on the same connection.
+    QuitNewConnection,
+    /// An SMTP command that the MTA does not know.
+    Unknown(&'a [u8]),
+}
+
+impl Command<'_> {
+    /// The letter this command is sent under.
+    pub fn code(&self) -> CommandCode {
+        match self {
+            Command::Negotiate { .. } => CommandCode::Negotiate,
+            Command::Macro { .. } => CommandCode::Macro,
+            Command::Connect { .. } => CommandCode::Connect,
+            Command::Helo(_) => CommandCode::Helo,
+            Command::Mail(_) => CommandCode::Mail,
+            Command::Rcpt(_) => CommandCode::Rcpt,
+            Command::Data => CommandCode::Data,
+            Command::Header { .. } => CommandCode::Header,
+            Command::EndOfHeaders => CommandCode::EndOfHeaders,
+            Command::Body(_) => CommandCode::Body,
+            Command::EndOfBody(_) => CommandCode::EndOfBody,
+            Command::Abort => CommandCode::Abort,
+            Command::Quit => CommandCode::Quit,
+            Command::QuitNewConnection => CommandCode::QuitNewConnection,
+            Command::Unknown(_) => CommandCode::Unknown,
+        }
+    }
+
+    /// Appends the command as one frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut payload = Vec::new();
+        match self {
+            Command::Negotiate { version, actions, steps } => {
+                payload.put_u32(*version);
+                payload.put_u32(actions.bits());
+                payload.put_u32(steps.bits());
+            }
+            Command::Macro { letter, pairs } => {
+                payload.put_u8(*letter);
+                pairs.iter().for_each(|(name, value)| {
+                    put_string(&mut payload, name);
+                    put_string(&mut payload, value);
+                });
+            }
+            Command::Connect { host, address } => {
+                put_string(&mut payload, host);
+                put_address(&mut payload, address.as_ref());
+            }
+            Command::Mail(arguments) | Command::Rcpt(arguments) => {
+                arguments.iter().for_each(|argument| put_string(&mut payload, argument));
+            }
+            Command::Header { name, value } => {
+                put_string(&mut payload, name);
+                put_string(&mut payload, value);
+            }
+            Command::Helo(text) | Command::Unknown(text) => put_string(&mut payload, text),
+            Command::Body(octets) | Command::EndOfBody(octets) => payload.put_slice(octets),
+            Command::Data | Command::EndOfHeaders | Command::Abort | Command::Quit | Command::QuitNewConnection => {}
+        }
+        frame::put(out, self.code().letter(), &[&payload]);
+    }
+}
+
+fn put_string(payload: &mut Vec<u8>, text: &[u8]) {
+    payload.put_slice(text);
+    payload.put_u8(0);
+}
+
+fn put_address(payload: &mut Vec<u8>, address: Option<&ClientAddress<'_>>) {
+    let (family, port, text) = match address {
+        None => return payload.put_u8(b'U'),
+        Some(ClientAddress::Inet { address, port }) => (b'4', *port, address.to_string().into_bytes()),
+        Some(ClientAddress::Inet6 { address, port }) => (b'6', *port, address.to_string().into_bytes()),
+        Some(ClientAddress::Unix { path }) => (b'L', 0, path.to_vec()),
+    };
+    payload.put_u8(family);
+    payload.put_u16(port);
+    put_string(payload, &text);
+}
+
+/// Why the payload of a command cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadError {
+    /// A string without its NUL, or a missing string.
+    Unterminated,
+    /// A header without a name.
+    EmptyHeaderName,
+    /// CONNECT: nothing behind the port. Holds the octets that follow the family.
+    ShortAddress(usize),
+    /// CONNECT: text that is no IPv4 address.
+    BadInet,
+    /// CONNECT: text that is no IPv6 address.
+    BadInet6,
+    /// CONNECT: a path that does not fit an address. Holds its length.
+    LongPath(usize),
+    /// CONNECT: an address family without a meaning.
+    UnknownFamily(u8),
+}
+
+impl fmt::Display for PayloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PayloadError::Unterminated => f.write_str("a string without its NUL"),
+            PayloadError::EmptyHeaderName => f.write_str("a header without a name"),
+            PayloadError::ShortAddress(len) => write!(f, "wrong length {len} of the address"),
+            PayloadError::BadInet => f.write_str("not an IPv4 address"),
+            PayloadError::BadInet6 => f.write_str("not an IPv6 address"),
+            PayloadError::LongPath(len) => write!(f, "path of {len} octets is too long"),
+            PayloadError::UnknownFamily(family) => write!(f, "unknown family {family}"),
+        }
+    }
+}
+
+/// A string at the start of a payload, with its NUL. What follows the NUL is ignored.
+pub(crate) fn string(payload: &mut [u8]) -> Result<&mut [u8], PayloadError> {
+    match payload.iter().position(|&octet| octet == 0) {
+        Some(nul) if payload.last() == Some(&0) => Ok(&mut payload[..=nul]),
+        _ => Err(PayloadError::Unterminated),
+    }
+}
+
+/// Name and value of a HEADER payload, each with its NUL. A third string is ignored.
+pub(crate) fn header(payload: &mut [u8]) -> Result<(&mut [u8], &mut [u8]), PayloadError> {
+    let nul = payload.iter().position(|&octet| octet == 0).ok_or(PayloadError::Unterminated)?;
+    if nul == 0 {
+        return Err(PayloadError::EmptyHeaderName);
+    }
+    let (name, rest) = payload.split_at_mut(nul + 1);
+    Ok((name, string(rest)?))
+}
+
+/// Host name, with its NUL, and address of a CONNECT payload.
+pub(crate) fn connect(payload: &mut [u8]) -> Result<(&mut [u8], Option<ClientAddress<'_>>), PayloadError> {
+    let nul = payload.iter().position(|&octet| octet == 0).ok_or(PayloadError::Unterminated)?;
+    let (host, rest) = payload.split_at_mut(nul + 1);
+    let (&mut family, rest) = rest.split_first_mut().ok_or(PayloadError::Unterminated)?;
+    if family == b'U' {
+        return Ok((host, None));
+    }
+    if rest.len() <= 2 {
+        return Err(PayloadError::ShortAddress(rest.len()));
+    }
+    let mut rest: &[u8] = rest;
+    let port = rest.get_u16();
+    let text = match rest.iter().position(|&octet| octet == 0) {
+        Some(nul) if rest.last() == Some(&0) => &rest[..nul],
+        _ => return Err(PayloadError::Unterminated),
+    };
+    let address = match family {
+        b'4' => ClientAddress::Inet { address: parse_inet(text).ok_or(PayloadError::BadInet)?, port },
+        b'6' => ClientAddress::Inet6 { address: parse_inet6(text).ok_or(PayloadError::BadInet6)?, port },
+        b'L' if text.len() > ClientAddress::MAX_PATH => return Err(PayloadError::LongPath(text.len())),
+        b'L' => ClientAddress::Unix { path: text },
+        other => return Err(PayloadError::UnknownFamily(other)),
+    };
+    Ok((host, Some(address)))
+}
+
+/// Reads an IPv4 address the way `inet_aton(3)` does: one to four parts, each decimal, octal (`0` first) or
+/// hexadecimal (`0x` first), the last part filling the octets that remain; white space ends the text.
+pub fn parse_inet(text: &[u8]) -> Option<Ipv4Addr> {
+    let text = text.split(|octet| matches!(octet, b' ' | b'\t'..=b'\r')).next()?;
+    let parts = text.split(|&octet| octet == b'.').map(parse_part).collect::<Option<Vec<u32>>>()?;
+    let (&last, heads) = parts.split_last()?;
+    if heads.len() > 3 || heads.iter().any(|&part| part > 0xff) {
+        return None;
+    }
+    let tail_bits = 32 - 8 * heads.len() as u32;
+    if u64::from(last) >> tail_bits != 0 {
+        return None;
+    }
+    let head = heads.iter().fold(0, |address, part| (address << 8) | u64::from(*part));
+    u32::try_from((head << tail_bits) | u64::from(last)).ok().map(Ipv4Addr::from)
+}
+
+fn parse_part(part: &[u8]) -> Option<u32> {
+    let part = std::str::from_utf8(part).ok()?;
+    let (digits, radix) = match part.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&part[2..], 16),
+        [b'0', _, ..] => (&part[1..], 8),
+        _ => (part, 10),
+    };
+    // Unlike inet_aton(3), from_str_radix takes a sign.
+    if digits.starts_with(['+', '-']) {
+        return None;
+    }
+    u32::from_str_radix(digits, radix).ok()
+}
+
+/// Reads an IPv6 address the way `inet_pton(3)` does, with or without the prefix `IPv6:` that Sendmail writes.
+pub fn parse_inet6(text: &[u8]) -> Option<Ipv6Addr> {
+    const PREFIX: &[u8] = b"IPv6:";
+    let text = match text.get(..PREFIX.len()) {
+        Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => &text[PREFIX.len()..],
+        _ => text,
+    };
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_go_both_ways() {
+        for (letter, code) in CommandCode::LETTERS {
+            assert_eq!(code.letter(), letter);
+            assert_eq!(CommandCode::from_letter(letter), Some(code));
+        }
+        assert_eq!(CommandCode::from_letter(b'Z'), None);
+    }
+
+    #[test]
+    fn inet_is_as_liberal_as_inet_aton() {
+        let read = |text: &str| parse_inet(text.as_bytes()).map(|address| address.to_string());
+        for (text, address) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("127.1", "127.0.0.1"),
+            ("0x7f000001", "127.0.0.1"),
+            ("0177.0.0.01", "127.0.0.1"),
+            ("1.2.3.4 junk", "1.2.3.4"),
+            ("255.255.255.255", "255.255.255.255"),
+            ("1.65535", "1.0.255.255"),
+        ] {
+            assert_eq!(read(text).as_deref(), Some(address), "{text}");
+        }
+        for text in ["", "1.2.3.4.5", "256.1.1.1", "1.2.3.256", "1.2.3.", "a", "08", "-1", "1.+2", "4294967296", "1..2"]
+        {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn inet6_takes_sendmails_prefix() {
+        let loopback = Some(Ipv6Addr::LOCALHOST);
+        assert_eq!(parse_inet6(b"::1"), loopback);
+        assert_eq!(parse_inet6(b"ipv6:::1"), loopback);
+        assert_eq!(parse_inet6(b"IPv6:"), None);
+        assert_eq!(parse_inet6(b"127.0.0.1"), None);
+    }
+
+    #[test]
+    fn headers_need_two_strings_and_a_name() {
+        let read = |payload: &[u8]| {
+            let mut payload = payload.to_vec();
+            header(&mut payload).map(|(name, value)| (name.to_vec(), value.to_vec()))
+        };
+        assert_eq!(read(b"X\0\0"), Ok((b"X\0".to_vec(), b"\0".to_vec())));
+        assert_eq!(read(b"a\0b\0c\0"), Ok((b"a\0".to_vec(), b"b\0".to_vec())));
+        assert_eq!(read(b"\0ab\0def\0"), Err(PayloadError::EmptyHeaderName), "defect 13");
+        for bad in [&b"abc"[..], b"abc\0", b"abc\0def", b""] {
+            assert_eq!(read(bad), Err(PayloadError::Unterminated));
+        }
+    }
+
+    #[test]
+    fn connect_survives_every_truncation() {
+        let mut whole = Vec::new();
+        let address = Some(ClientAddress::Inet6 { address: Ipv6Addr::LOCALHOST, port: 258 });
+        Command::Connect { host: b"h", address }.encode(&mut whole);
+        let payload = &mut whole[frame::HEADER_LEN..];
+        assert_eq!(connect(payload), Ok((&mut b"h\0".to_vec()[..], address)));
+        for len in 0..payload.len() {
+            assert!(connect(&mut payload[..len]).is_err(), "{len}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Changes to a message that a filter asks for at its end.
+
+use bytes::Buf;
+
+use crate::flags::Actions;
+use crate::frame;
+
+/// One change. Strings are given without their NUL.
+///
+/// Replacing the body is not among them: it is a sequence of packets, see [`crate::reply::body_chunks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modification<'a> {
+    /// Append a header (`SMFIR_ADDHEADER`).
+    AddHeader {
+        /// Name without colon.
+        name: &'a [u8],
+        /// Value, lines joined by LF and a blank.
+        value: &'a [u8],
+    },
+    /// Insert a header (`SMFIR_INSHEADER`).
+    InsertHeader {
+        /// Position, 0 for the very top.
+        index: u32,
+        /// Name without colon.
+        name: &'a [u8],
+        /// Value.
+        value: &'a [u8],
+    },
+    /// Change or, with an empty value, delete a header (`SMFIR_CHGHEADER`).
+    ChangeHeader {
+        /// Which of the headers of this name, from 1.
+        index: u32,
+        /// Name without colon.
+        name: &'a [u8],
+        /// New value.
+        value: &'a [u8],
+    },
+    /// Change the envelope sender (`SMFIR_CHGFROM`).
+    ChangeSender {
+        /// New address.
+        address: &'a [u8],
+        /// ESMTP arguments of MAIL.
+        arguments: Option<&'a [u8]>,
+    },
+    /// Add a recipient (`SMFIR_ADDRCPT`).
+    AddRecipient {
+        /// Its address.
+        address: &'a [u8],
+    },
+    /// Add a recipient with ESMTP arguments (`SMFIR_ADDRCPT_PAR`).
+    AddRecipientWithArguments {
+        /// Its address.
+        address: &'a [u8],
+        /// ESMTP arguments of RCPT.
+        arguments: Option<&'a [u8]>,
+    },
+    /// Delete a recipient (`SMFIR_DELRCPT`).
+    DeleteRecipient {
+        /// Its address as the MTA gave it.
+        address: &'a [u8],
+    },
+    /// Hold the message (`SMFIR_QUARANTINE`).
+    Quarantine {
+        /// Why, for the operator.
+        reason: &'a [u8],
+    },
+}
+
+impl<'a> Modification<'a> {
+    /// The action that has to be negotiated for this change.
+    pub fn required_action(&self) -> Actions {
+        match self {
+            Modification::AddHeader { .. } | Modification::InsertHeader { .. } => Actions::ADD_HEADERS,
+            Modification::ChangeHeader { .. } => Actions::CHANGE_HEADERS,
+            Modification::ChangeSender { .. } => Actions::CHANGE_SENDER,
+            Modification::AddRecipient { .. } => Actions::ADD_RECIPIENTS,
+            Modification::AddRecipientWithArguments { .. } => Actions::ADD_RECIPIENTS_WITH_ARGUMENTS,
+            Modification::DeleteRecipient { .. } => Actions::DELETE_RECIPIENTS,
+            Modification::Quarantine { .. } => Actions::QUARANTINE,
+        }
+    }
+
+    /// Appends the change as one frame, or appends nothing and returns false when it exceeds `limit` octets of
+    /// payload.
+    #[must_use]
+    pub fn encode(&self, out: &mut Vec<u8>, limit: usize) -> bool {
+        match *self {
+            Modification::AddHeader { name, value } => put(out, limit, b'h', &[name, b"\0", value, b"\0"]),
+            Modification::InsertHeader { index, name, value } => {
+                put(out, limit, b'i', &[&index.to_be_bytes(), name, b"\0", value, b"\0"])
+            }
+            Modification::ChangeHeader { index, name, value } => {
+                put(out, limit, b'm', &[&index.to_be_bytes(), name, b"\0", value, b"\0"])
+            }
+            Modification::ChangeSender { address, arguments } => put_address(out, limit, b'e', address, arguments),
+            Modification::AddRecipient { address } => put_address(out, limit, b'+', address, None),
+            Modification::AddRecipientWithArguments { address, arguments } => {
+                put_address(out, limit, b'2', address, arguments)
+            }
+            Modification::DeleteRecipient { address } => put_address(out, limit, b'-', address, None),
+            Modification::Quarantine { reason } => put(out, limit, b'q', &[reason, b"\0"]),
+        }
+    }
+
+    /// Reads a change back; `None` when `code` is no modification or the payload is malformed.
+    pub fn decode(code: u8, payload: &'a [u8]) -> Option<Self> {
+        Some(match code {
+            b'h' => {
+                let [name, value] = strings(payload)?;
+                Modification::AddHeader { name, value }
+            }
+            b'i' | b'm' => {
+                let mut rest = payload;
+                let index = rest.try_get_u32().ok()?;
+                let [name, value] = strings(rest)?;
+                match code {
+                    b'i' => Modification::InsertHeader { index, name, value },
+                    _ => Modification::ChangeHeader { index, name, value },
+                }
+            }
+            b'e' | b'2' => {
+                let (address, arguments) = match strings(payload) {
+                    Some([address, arguments]) => (address, Some(arguments)),
+                    None => (strings::<1>(payload)?[0], None),
+                };
+                match code {
+                    b'e' => Modification::ChangeSender { address, arguments },
+                    _ => Modification::AddRecipientWithArguments { address, arguments },
+                }
+            }
+            b'+' => Modification::AddRecipient { address: strings::<1>(payload)?[0] },
+            b'-' => Modification::DeleteRecipient { address: strings::<1>(payload)?[0] },
+            b'q' => Modification::Quarantine { reason: strings::<1>(payload)?[0] },
+            _ => return None,
+        })
+    }
+}
+
+fn put(out: &mut Vec<u8>, limit: usize, code: u8, parts: &[&[u8]]) -> bool {
+    let fits = parts.iter().map(|part| part.len()).sum::<usize>() <= limit;
+    if fits {
+        frame::put(out, code, parts);
+    }
+    fits
+}
+
+fn put_address(out: &mut Vec<u8>, limit: usize, code: u8, address: &[u8], arguments: Option<&[u8]>) -> bool {
+    match arguments {
+        Some(arguments) => put(out, limit, code, &[address, b"\0", arguments, b"\0"]),
+        None => put(out, limit, code, &[address, b"\0"]),
+    }
+}
+
+/// Exactly `N` NUL-terminated strings and nothing else.
+fn strings<const N: usize>(payload: &[u8]) -> Option<[&[u8]; N]> {
+    let mut parts = payload.strip_suffix(b"\0")?.split(|&octet| octet == 0);
+    let mut found = [&payload[..0]; N];
+    for slot in &mut found {
+        *slot = parts.next()?;
+    }
+    parts.next().is_none().then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_survives_the_wire() {
+        let changes = [
+            Modification::AddHeader { name: b"X", value: b"y" },
+            Modification::InsertHeader { index: 0, name: b"X", value: b"y\n\tz" },
+            Modification::ChangeHeader { index: 2, name: b"X", value: b"" },
+            Modification::ChangeSender { address: b"<x@y>", arguments: Some(b"SIZE=1") },
+            Modification::ChangeSender { address: b"<x@y>", arguments: None },
+            Modification::AddRecipient { address: b"<c>" },
+            Modification::AddRecipientWithArguments { address: b"<c>", arguments: Some(b"") },
+            Modification::AddRecipientWithArguments { address: b"<c>", arguments: None },
+            Modification::DeleteRecipient { address: b"<b>" },
+            Modification::Quarantine { reason: b"why" },
+        ];
+        for change in changes {
+            let mut wire = Vec::new();
+            assert!(change.encode(&mut wire, frame::DEFAULT_LIMIT));
+            let header = frame::parse(&wire, frame::DEFAULT_LIMIT).unwrap().unwrap();
+            assert_eq!(header.frame_len(), wire.len());
+            assert_eq!(Modification::decode(header.code, &wire[frame::HEADER_LEN..]), Some(change));
+        }
+    }
+
+    #[test]
+    fn the_limit_counts_the_whole_payload() {
+        let value = vec![b'v'; frame::DEFAULT_LIMIT - 2];
+        let mut out = Vec::new();
+        assert!(!Modification::AddHeader { name: b"X", value: &value }.encode(&mut out, frame::DEFAULT_LIMIT));
+        assert!(out.is_empty());
+        assert!(Modification::AddHeader { name: b"X", value: &value[1..] }.encode(&mut out, frame::DEFAULT_LIMIT));
+        let change = Modification::ChangeHeader { index: 1, name: b"X", value: &value[4..] };
+        assert!(!change.encode(&mut out, frame::DEFAULT_LIMIT));
+    }
+}

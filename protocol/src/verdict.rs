@@ -1,0 +1,49 @@
+//! What a callback may answer.
+
+/// The decision of a filter about one command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Go on (`SMFIS_CONTINUE`).
+    Continue,
+    /// Refuse the connection, message or recipient (`SMFIS_REJECT`).
+    Reject,
+    /// Take the message and drop it silently (`SMFIS_DISCARD`).
+    Discard,
+    /// Take the connection or message without asking further (`SMFIS_ACCEPT`).
+    Accept,
+    /// Refuse for now (`SMFIS_TEMPFAIL`).
+    Tempfail,
+    /// Send no reply, as negotiated for this step (`SMFIS_NOREPLY`).
+    NoReply,
+    /// Do not send more of this kind (`SMFIS_SKIP`).
+    Skip,
+}
+
+impl Verdict {
+    /// The verdict behind a C callback's return value; `None` for values without a meaning.
+    pub fn from_c(value: i32) -> Option<Self> {
+        Some(match value {
+            0 => Verdict::Continue,
+            1 => Verdict::Reject,
+            2 => Verdict::Discard,
+            3 => Verdict::Accept,
+            4 => Verdict::Tempfail,
+            7 => Verdict::NoReply,
+            8 => Verdict::Skip,
+            _ => return None,
+        })
+    }
+
+    /// The C value of a verdict (`SMFIS_*`).
+    pub fn to_c(self) -> i32 {
+        match self {
+            Verdict::Continue => 0,
+            Verdict::Reject => 1,
+            Verdict::Discard => 2,
+            Verdict::Accept => 3,
+            Verdict::Tempfail => 4,
+            Verdict::NoReply => 7,
+            Verdict::Skip => 8,
+        }
+    }
+}
