@@ -1,0 +1,268 @@
+//! The registered filter: a `struct smfiDesc` as the server's [`Filter`].
+
+use super::mfapi::{SMFICTX, sfsistat, smfiDesc};
+use super::pointer::context_pointer;
+use crate::server::{Context, Filter};
+use milter_protocol::{Actions, Arguments, Callback, Callbacks, ClientAddress, Offer, Profile};
+use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_ulong};
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// The name of a filter that gives none.
+const NAMELESS: &CStr = c"Unknown";
+
+type OnConnect = unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char, *mut libc::sockaddr) -> sfsistat;
+type OnHelo = unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char) -> sfsistat;
+type OnEnvelope = unsafe extern "C-unwind" fn(*mut SMFICTX, *mut *mut c_char) -> sfsistat;
+type OnHeader = unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char, *mut c_char) -> sfsistat;
+type OnBody = unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_uchar, usize) -> sfsistat;
+type OnUnknown = unsafe extern "C-unwind" fn(*mut SMFICTX, *const c_char) -> sfsistat;
+type OnEvent = unsafe extern "C-unwind" fn(*mut SMFICTX) -> sfsistat;
+type OnNegotiate = unsafe extern "C-unwind" fn(
+    *mut SMFICTX,
+    c_ulong,
+    c_ulong,
+    c_ulong,
+    c_ulong,
+    *mut c_ulong,
+    *mut c_ulong,
+    *mut c_ulong,
+    *mut c_ulong,
+) -> sfsistat;
+
+/// A filter as it was registered, without what its version does not cover.
+pub(super) struct Descriptor {
+    name: CString,
+    version: c_int,
+    actions: Actions,
+    connect: Option<OnConnect>,
+    helo: Option<OnHelo>,
+    envfrom: Option<OnEnvelope>,
+    envrcpt: Option<OnEnvelope>,
+    header: Option<OnHeader>,
+    eoh: Option<OnEvent>,
+    body: Option<OnBody>,
+    eom: Option<OnEvent>,
+    abort: Option<OnEvent>,
+    close: Option<OnEvent>,
+    unknown: Option<OnUnknown>,
+    data: Option<OnEvent>,
+    negotiate: Option<OnNegotiate>,
+}
+
+/// A filter wants a version of the interface that this library does not know.
+pub(super) struct VersionMismatch {
+    pub(super) name: CString,
+    pub(super) wanted: c_int,
+}
+
+impl Descriptor {
+    /// Reads the fields that the descriptor's version covers.
+    ///
+    /// # Safety
+    ///
+    /// String and descriptor rules of the pointer contract.
+    pub(super) unsafe fn from_c(c: smfiDesc) -> Result<Self, VersionMismatch> {
+        let name = match c.xxfi_name {
+            name if name.is_null() => NAMELESS,
+            // SAFETY: not NULL, string rule.
+            name => unsafe { CStr::from_ptr(name) },
+        };
+        let name = name.to_owned();
+        let version = c.xxfi_version;
+        let Some(late) = LateCallbacks::of_version(version) else {
+            return Err(VersionMismatch { name, wanted: version });
+        };
+        Ok(Descriptor {
+            name,
+            version,
+            actions: Actions::from_bits_retain(low_word(c.xxfi_flags)),
+            connect: c.xxfi_connect,
+            helo: c.xxfi_helo,
+            envfrom: c.xxfi_envfrom,
+            envrcpt: c.xxfi_envrcpt,
+            header: c.xxfi_header,
+            eoh: c.xxfi_eoh,
+            body: c.xxfi_body,
+            eom: c.xxfi_eom,
+            abort: c.xxfi_abort,
+            close: c.xxfi_close,
+            // SAFETY: the version covers the field, so the filter has set it (descriptor rule).
+            unknown: if late.unknown { unsafe { c.xxfi_unknown.assume_init() } } else { None },
+            // SAFETY: as above.
+            data: if late.data { unsafe { c.xxfi_data.assume_init() } } else { None },
+            // SAFETY: as above.
+            negotiate: if late.negotiate { unsafe { c.xxfi_negotiate.assume_init() } } else { None },
+        })
+    }
+
+    fn callbacks(&self) -> Callbacks {
+        [
+            (self.connect.is_some(), Callbacks::CONNECT),
+            (self.helo.is_some(), Callbacks::HELO),
+            (self.envfrom.is_some(), Callbacks::ENVFROM),
+            (self.envrcpt.is_some(), Callbacks::ENVRCPT),
+            (self.header.is_some(), Callbacks::HEADER),
+            (self.eoh.is_some(), Callbacks::EOH),
+            (self.body.is_some(), Callbacks::BODY),
+            (self.eom.is_some(), Callbacks::EOM),
+            (self.abort.is_some(), Callbacks::ABORT),
+            (self.close.is_some(), Callbacks::CLOSE),
+            (self.unknown.is_some(), Callbacks::UNKNOWN),
+            (self.data.is_some(), Callbacks::DATA),
+            (self.negotiate.is_some(), Callbacks::NEGOTIATE),
+        ]
+        .into_iter()
+        .filter_map(|(present, callback)| present.then_some(callback))
+        .collect()
+    }
+
+    /// Calls the callback; `None` if the filter has none for it.
+    ///
+    /// # Safety
+    ///
+    /// The session behind `ctx` lives, and no other callback of it runs.
+    unsafe fn call_c(&self, ctx: *mut SMFICTX, callback: &mut Callback<'_>) -> Option<sfsistat> {
+        // SAFETY: the functions are of their type and may be called (descriptor rule); they get their session,
+        // and memory that nobody else uses until they return.
+        Some(unsafe {
+            match callback {
+                Callback::Negotiate(offer) => negotiate(self.negotiate?, ctx, offer),
+                Callback::Connect { host, address } => {
+                    let mut address = address.map(SocketAddress::from);
+                    let address = address.as_mut().map_or(ptr::null_mut(), SocketAddress::as_mut_ptr);
+                    self.connect?(ctx, c_string(host), address)
+                }
+                Callback::Helo(name) => self.helo?(ctx, c_string(name)),
+                Callback::EnvFrom(arguments) => self.envfrom?(ctx, argument_vector(arguments).as_mut_ptr()),
+                Callback::EnvRcpt(arguments) => self.envrcpt?(ctx, argument_vector(arguments).as_mut_ptr()),
+                Callback::Data => self.data?(ctx),
+                Callback::Unknown(command) if command.ends_with(&[0]) => self.unknown?(ctx, c_string(command)),
+                Callback::Unknown(command) => self.unknown?(ctx, c_string(&mut [&**command, &[0][..]].concat())),
+                Callback::Header { name, value } => self.header?(ctx, c_string(name), c_string(value)),
+                Callback::Eoh => self.eoh?(ctx),
+                Callback::Body(chunk) => self.body?(ctx, chunk.as_mut_ptr(), chunk.len()),
+                Callback::Eom => self.eom?(ctx),
+                Callback::Abort => self.abort?(ctx),
+                Callback::Close => self.close?(ctx),
+            }
+        })
+    }
+}
+
+impl Filter for Descriptor {
+    fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    fn profile(&self) -> Profile {
+        Profile { version: self.version, actions: self.actions, callbacks: self.callbacks() }
+    }
+
+    fn call(&self, context: &Context, callback: &mut Callback<'_>) -> c_int {
+        // SAFETY: `context` lives during the call; the server runs one callback of a session at a time.
+        unsafe { self.call_c(context_pointer(context), callback) }
+            .expect("the server asks only for callbacks of the profile")
+    }
+}
+
+/// Which of the callbacks that came after version 2 a descriptor can have.
+struct LateCallbacks {
+    unknown: bool,
+    data: bool,
+    negotiate: bool,
+}
+
+impl LateCallbacks {
+    /// `None` for a version that this library does not know.
+    fn of_version(version: c_int) -> Option<Self> {
+        const MAJOR: c_int = 0x7f00_0000;
+        const MINOR: c_int = 0x007f_ff00;
+        let (unknown, data, negotiate) = match version {
+            2 => (false, false, false),
+            3 => (true, false, false),
+            4 => (true, true, false),
+            _ if version & MAJOR == 0x0100_0000 && version & MINOR == 0 => (true, true, true),
+            _ => return None,
+        };
+        Some(LateCallbacks { unknown, data, negotiate })
+    }
+}
+
+/// Flag words have 32 bits; what an `unsigned long` has beyond them is not looked at.
+fn low_word(flags: c_ulong) -> u32 {
+    (flags & c_ulong::from(u32::MAX)) as u32
+}
+
+/// # Safety
+///
+/// As for [`Descriptor::call_c`].
+unsafe fn negotiate(callback: OnNegotiate, ctx: *mut SMFICTX, offer: &mut Offer) -> sfsistat {
+    let mut wanted = [c_ulong::from(offer.wanted_actions), c_ulong::from(offer.wanted_steps), 0, 0];
+    let [actions, steps, third, fourth] = &mut wanted;
+    // SAFETY: see `call_c`.
+    let verdict = unsafe {
+        callback(ctx, offer.actions.into(), offer.steps.into(), 0, 0, actions, steps, third, fourth)
+    };
+    offer.wanted_actions = low_word(wanted[0]);
+    offer.wanted_steps = low_word(wanted[1]);
+    verdict
+}
+
+/// A string for a callback.
+fn c_string(bytes: &mut [u8]) -> *mut c_char {
+    assert!(bytes.ends_with(&[0]), "strings for callbacks end with NUL");
+    bytes.as_mut_ptr().cast()
+}
+
+/// The strings of an envelope command, followed by NULL.
+fn argument_vector(arguments: &mut Arguments<'_>) -> Vec<*mut c_char> {
+    let mut vector = Vec::with_capacity(arguments.count() + 1);
+    vector.extend(arguments.bytes().split_inclusive_mut(|&octet| octet == 0).map(c_string));
+    vector.push(ptr::null_mut());
+    vector
+}
+
+/// A client's address for xxfi_connect, with room for any family: filters copy it as a whole.
+struct SocketAddress(libc::sockaddr_storage);
+
+impl SocketAddress {
+    fn as_mut_ptr(&mut self) -> *mut libc::sockaddr {
+        ptr::from_mut(&mut self.0).cast()
+    }
+}
+
+impl From<ClientAddress<'_>> for SocketAddress {
+    fn from(client: ClientAddress<'_>) -> Self {
+        // SAFETY: all octets 0 are a valid value of every socket address.
+        let mut storage: libc::sockaddr_storage = unsafe { MaybeUninit::zeroed().assume_init() };
+        let start = ptr::from_mut(&mut storage);
+        // SAFETY: the storage has the size and alignment of every family, and nothing else refers to it.
+        unsafe {
+            match client {
+                ClientAddress::Inet { address, port } => {
+                    let inet = &mut *start.cast::<libc::sockaddr_in>();
+                    inet.sin_family = libc::AF_INET as libc::sa_family_t;
+                    inet.sin_port = port.to_be();
+                    inet.sin_addr.s_addr = u32::from(address).to_be();
+                }
+                ClientAddress::Inet6 { address, port } => {
+                    let inet6 = &mut *start.cast::<libc::sockaddr_in6>();
+                    inet6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                    inet6.sin6_port = port.to_be();
+                    inet6.sin6_addr.s6_addr = address.octets();
+                }
+                ClientAddress::Unix { path } => {
+                    let unix = &mut *start.cast::<libc::sockaddr_un>();
+                    unix.sun_family = libc::AF_UNIX as libc::sa_family_t;
+                    // The last octet stays NUL.
+                    let room = unix.sun_path.len() - 1;
+                    for (to, from) in unix.sun_path[..room].iter_mut().zip(path) {
+                        *to = *from as c_char;
+                    }
+                }
+            }
+        }
+        SocketAddress(storage)
+    }
+}
