@@ -71,11 +71,9 @@ mod headers {
         println!("cargo:rerun-if-changed=src/capi");
         for (header, sources) in HEADERS {
             let config = Config::from_file(format!("cbindgen/{header}.toml")).expect("the configuration is valid");
-            let builder = sources
-                .iter()
-                .fold(Builder::new().with_config(config), |builder, source| {
-                    builder.with_src(format!("src/capi/{source}.rs"))
-                });
+            let builder = sources.iter().fold(Builder::new().with_config(config), |builder, source| {
+                builder.with_src(format!("src/capi/{source}.rs"))
+            });
             let mut text = Vec::new();
             builder.generate().expect("src/capi can be expressed in C").write(&mut text);
             let text = String::from_utf8(text).expect("src/capi is UTF-8");

@@ -201,9 +201,8 @@ unsafe fn negotiate(callback: OnNegotiate, ctx: *mut SMFICTX, offer: &mut Offer)
     let mut wanted = [c_ulong::from(offer.wanted_actions), c_ulong::from(offer.wanted_steps), 0, 0];
     let [actions, steps, third, fourth] = &mut wanted;
     // SAFETY: see `call_c`.
-    let verdict = unsafe {
-        callback(ctx, offer.actions.into(), offer.steps.into(), 0, 0, actions, steps, third, fourth)
-    };
+    let verdict =
+        unsafe { callback(ctx, offer.actions.into(), offer.steps.into(), 0, 0, actions, steps, third, fourth) };
     offer.wanted_actions = low_word(wanted[0]);
     offer.wanted_steps = low_word(wanted[1]);
     verdict

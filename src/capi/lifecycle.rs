@@ -164,11 +164,7 @@ pub unsafe extern "C" fn smfi_setmaxdatasize(size: usize) -> usize {
 /// @param patch_level where to store the third number.
 /// @return MI_SUCCESS.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn smfi_version(
-    major: *mut c_uint,
-    minor: *mut c_uint,
-    patch_level: *mut c_uint,
-) -> c_int {
+pub unsafe extern "C" fn smfi_version(major: *mut c_uint, minor: *mut c_uint, patch_level: *mut c_uint) -> c_int {
     guard(MI_FAILURE, || {
         // SAFETY: result rule of the pointer contract.
         let results = unsafe { [major.as_mut(), minor.as_mut(), patch_level.as_mut()] };

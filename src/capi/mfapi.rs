@@ -116,8 +116,7 @@ pub struct smfiDesc {
     /// The SMFIF_ actions that the filter wants to use.
     pub xxfi_flags: c_ulong,
     /// A client has connected: its host name and its address, or NULL if that is not known.
-    pub xxfi_connect:
-        Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char, *mut _SOCK_ADDR) -> sfsistat>,
+    pub xxfi_connect: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char, *mut _SOCK_ADDR) -> sfsistat>,
     /// HELO or EHLO: the name that the client gave.
     pub xxfi_helo: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char) -> sfsistat>,
     /// MAIL: the sender and its ESMTP arguments, ended by NULL.
@@ -125,8 +124,7 @@ pub struct smfiDesc {
     /// RCPT: a recipient and its ESMTP arguments, ended by NULL.
     pub xxfi_envrcpt: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut *mut c_char) -> sfsistat>,
     /// One header field: its name and its value.
-    pub xxfi_header:
-        Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char, *mut c_char) -> sfsistat>,
+    pub xxfi_header: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char, *mut c_char) -> sfsistat>,
     /// End of the header.
     pub xxfi_eoh: Option<unsafe extern "C-unwind" fn(*mut SMFICTX) -> sfsistat>,
     /// A piece of the body and its length in octets; not ended by a NUL.
@@ -138,8 +136,7 @@ pub struct smfiDesc {
     /// The session ends, always the last callback: free its private data here. The result is ignored.
     pub xxfi_close: Option<unsafe extern "C-unwind" fn(*mut SMFICTX) -> sfsistat>,
     /// An SMTP command that the MTA does not know; from version 3 on.
-    pub xxfi_unknown:
-        MaybeUninit<Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *const c_char) -> sfsistat>>,
+    pub xxfi_unknown: MaybeUninit<Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *const c_char) -> sfsistat>>,
     /// DATA; from version 4 on.
     pub xxfi_data: MaybeUninit<Option<unsafe extern "C-unwind" fn(*mut SMFICTX) -> sfsistat>>,
     /// Option negotiation: what the MTA offers (actions, steps, two times 0), and where to store what the filter

@@ -25,14 +25,24 @@
 //! In the other direction, what a callback is given belongs to it until it returns, and may be written to.
 //!
 //! No panic passes through this boundary: see [`guard`].
-#![allow(non_camel_case_types, reason = "these are the names of the C interface")]
+#![allow(
+    non_camel_case_types,
+    clippy::upper_case_acronyms,
+    clippy::type_complexity,
+    reason = "these are the names and types of the C interface"
+)]
+#![allow(unreachable_pub, reason = "the headers are generated from what is pub")]
+#![allow(clippy::missing_safety_doc, reason = "the pointer contract holds for every function")]
 
 mod descriptor;
 mod guard;
 mod lifecycle;
-pub mod mfapi;
-pub mod mfdef;
-pub mod mfext;
+#[allow(dead_code, reason = "constants for C programs")]
+mod mfapi;
+#[allow(dead_code, reason = "constants for C programs")]
+mod mfdef;
+#[allow(dead_code, reason = "constants for C programs")]
+mod mfext;
 mod modification;
 mod pointer;
 mod probe;

@@ -45,8 +45,7 @@ pub unsafe extern "C" fn smfi_chgheader(
     guard(MI_FAILURE, || {
         let index = u32::try_from(index).ok()?;
         // SAFETY: session and string rules of the pointer contract.
-        let (session, name, value) =
-            unsafe { (session(ctx)?, text(name)?, string(value).unwrap_or_default()) };
+        let (session, name, value) = unsafe { (session(ctx)?, text(name)?, string(value).unwrap_or_default()) };
         session.modify(Modification::ChangeHeader { index, name, value }).then_some(MI_SUCCESS)
     })
 }
@@ -87,11 +86,7 @@ pub unsafe extern "C" fn smfi_insheader(
 /// @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, address is NULL or empty, both do not fit into a
 /// packet or the MTA cannot be reached.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn smfi_chgfrom(
-    ctx: *mut SMFICTX,
-    address: *mut c_char,
-    arguments: *mut c_char,
-) -> c_int {
+pub unsafe extern "C" fn smfi_chgfrom(ctx: *mut SMFICTX, address: *mut c_char, arguments: *mut c_char) -> c_int {
     guard(MI_FAILURE, || {
         // SAFETY: session and string rules of the pointer contract.
         let (session, address, arguments) = unsafe { (session(ctx)?, text(address)?, string(arguments)) };
@@ -126,11 +121,7 @@ pub unsafe extern "C" fn smfi_addrcpt(ctx: *mut SMFICTX, address: *mut c_char) -
 /// @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, address is NULL or empty, both do not fit into a
 /// packet or the MTA cannot be reached.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn smfi_addrcpt_par(
-    ctx: *mut SMFICTX,
-    address: *mut c_char,
-    arguments: *mut c_char,
-) -> c_int {
+pub unsafe extern "C" fn smfi_addrcpt_par(ctx: *mut SMFICTX, address: *mut c_char, arguments: *mut c_char) -> c_int {
     guard(MI_FAILURE, || {
         // SAFETY: session and string rules of the pointer contract.
         let (session, address, arguments) = unsafe { (session(ctx)?, text(address)?, string(arguments)) };

@@ -43,8 +43,7 @@ pub unsafe extern "C" fn smfi_setreply(
 ) -> c_int {
     guard(MI_FAILURE, || {
         // SAFETY: session and string rules of the pointer contract.
-        let (session, code, status, text) =
-            unsafe { (session(ctx)?, string(code)?, string(status), string(text)) };
+        let (session, code, status, text) = unsafe { (session(ctx)?, string(code)?, string(status), string(text)) };
         session.set_reply(SmtpReply::single(code, status, text).ok()?);
         Some(MI_SUCCESS)
     })

@@ -121,10 +121,7 @@ pub unsafe extern "C" fn smfi_setmlreply(_: *mut SMFICTX, _: *const c_char, _: *
     )
 }
 
-#[cfg(all(
-    not(c_variadic),
-    not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))
-))]
+#[cfg(all(not(c_variadic), not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))))]
 compile_error!("smfi_setmlreply has no code for this processor: use Rust 1.99 or newer");
 
 /// How many lines `smfi_setmlreply` got in registers; the others are on the stack.
