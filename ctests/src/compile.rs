@@ -43,12 +43,7 @@ impl<'a> Compile<'a> {
     /// A program made by the compiler of this name.
     #[must_use]
     pub fn with(library: &'a Library, compiler: impl Into<OsString>) -> Compile<'a> {
-        Compile {
-            library,
-            compiler: compiler.into(),
-            linkage: Linkage::Shared,
-            arguments: Vec::new(),
-        }
+        Compile { library, compiler: compiler.into(), linkage: Linkage::Shared, arguments: Vec::new() }
     }
 
     /// Adds a source file; a relative path starts at the workspace.
@@ -81,10 +76,7 @@ impl<'a> Compile<'a> {
         let output = output.as_ref();
         let (command, result) = self.run(output);
         let said = String::from_utf8_lossy(&result.stderr);
-        assert!(
-            result.status.success() && said.is_empty(),
-            "{command:?}\n{said}"
-        );
+        assert!(result.status.success() && said.is_empty(), "{command:?}\n{said}");
         output.to_path_buf()
     }
 
@@ -100,38 +92,26 @@ impl<'a> Compile<'a> {
     fn run(self, output: &Path) -> (Command, Output) {
         let lib_dir = self.library.lib_dir();
         let mut command = Command::new(&self.compiler);
-        command
-            .arg("-I")
-            .arg(self.library.include_dir())
-            .arg("-o")
-            .arg(output);
+        command.arg("-I").arg(self.library.include_dir()).arg("-o").arg(output);
         command.args(&self.arguments);
         match self.linkage {
             Linkage::Shared => {
                 // An old-style rpath wins over the LD_LIBRARY_PATH that cargo gives to tests.
                 let mut rpath = OsString::from("-Wl,--disable-new-dtags,-rpath,");
                 rpath.push(lib_dir);
-                command
-                    .arg("-L")
-                    .arg(lib_dir)
-                    .arg(rpath)
-                    .args(["-rdynamic", "-lmilter"]);
+                command.arg("-L").arg(lib_dir).arg(rpath).args(["-rdynamic", "-lmilter"]);
             }
             Linkage::Static => {
                 command.arg(self.library.static_library());
             }
         }
         command.arg("-lpthread");
-        let result = command
-            .output()
-            .unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
+        let result = command.output().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
         (command, result)
     }
 }
 
 /// The compiler named by an environment variable, or the system's.
 pub(crate) fn compiler(variable: &str, default: &str) -> OsString {
-    env::var_os(variable)
-        .filter(|value| !value.is_empty())
-        .unwrap_or_else(|| OsStr::new(default).to_owned())
+    env::var_os(variable).filter(|value| !value.is_empty()).unwrap_or_else(|| OsStr::new(default).to_owned())
 }

@@ -104,9 +104,7 @@ impl Library {
 /// The workspace this crate belongs to.
 #[must_use]
 pub fn workspace_dir() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("ctests lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("ctests lies in the workspace")
 }
 
 /// Cargo's target directory, found from the running test.
@@ -121,12 +119,7 @@ pub fn target_dir() -> PathBuf {
     program
         .ancestors()
         .find(|directory| directory.join("CACHEDIR.TAG").exists())
-        .unwrap_or_else(|| {
-            panic!(
-                "{} is not below a cargo target directory",
-                program.display()
-            )
-        })
+        .unwrap_or_else(|| panic!("{} is not below a cargo target directory", program.display()))
         .to_path_buf()
 }
 
@@ -137,32 +130,18 @@ fn build() -> Library {
     let target = target_dir();
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--package",
-            "libmilter",
-            "--target-dir",
-        ])
+        .args(["build", "--quiet", "--release", "--package", "libmilter", "--target-dir"])
         .arg(&target)
         .current_dir(workspace_dir())
         .env_remove("LIBMILTER_SONAME")
         .status()
         .expect("cargo can be started");
-    assert!(
-        status.success(),
-        "cargo build --release --package libmilter failed: {status}"
-    );
+    assert!(status.success(), "cargo build --release --package libmilter failed: {status}");
 
     let built = target.join("release");
     let stage = target.join("ctests").join("lib");
     fs::create_dir_all(&stage).expect("the target directory is writable");
-    for (name, file) in [
-        ("libmilter.so", "libmilter.so"),
-        (SONAME, "libmilter.so"),
-        ("libmilter.a", "libmilter.a"),
-    ] {
+    for (name, file) in [("libmilter.so", "libmilter.so"), (SONAME, "libmilter.so"), ("libmilter.a", "libmilter.a")] {
         link(&built.join(file), &stage.join(name));
     }
     let shared_object = built.join("libmilter.so");
@@ -193,28 +172,19 @@ fn find_reference() -> Option<Library> {
     if !include_dir.join("libmilter/mfapi.h").exists() {
         return None;
     }
-    let answer = Command::new(crate::compile::compiler("CC", "cc"))
-        .arg("-print-file-name=libmilter.so")
-        .output()
-        .ok()?;
+    let answer =
+        Command::new(crate::compile::compiler("CC", "cc")).arg("-print-file-name=libmilter.so").output().ok()?;
     let found = PathBuf::from(String::from_utf8(answer.stdout).ok()?.trim_end());
     // A bare name means that the compiler knows no such file.
-    let lib_dir = found
-        .parent()
-        .filter(|_| found.is_absolute())?
-        .canonicalize()
-        .ok()?;
+    let lib_dir = found.parent().filter(|_| found.is_absolute())?.canonicalize().ok()?;
     let shared_object = found.canonicalize().ok()?;
     // A replacement installed system-wide is not the reference: only that one exports its engine.
     let object = fs::read(&shared_object).ok()?;
     let exported = b"\0mi_engine\0";
-    object
-        .windows(exported.len())
-        .any(|name| name == exported)
-        .then_some(Library {
-            origin: Origin::Reference,
-            include_dir,
-            lib_dir,
-            shared_object,
-        })
+    object.windows(exported.len()).any(|name| name == exported).then_some(Library {
+        origin: Origin::Reference,
+        include_dir,
+        lib_dir,
+        shared_object,
+    })
 }

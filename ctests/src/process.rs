@@ -60,10 +60,7 @@ impl Process {
     ///
     /// When the system does not say.
     pub fn is_alive(&mut self) -> bool {
-        self.child
-            .try_wait()
-            .expect("a child can be waited for")
-            .is_none()
+        self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
     /// Waits for its end; `None` when it still runs after `limit`.
@@ -90,18 +87,13 @@ impl Process {
     ///
     /// When it has not.
     pub fn assert_uses(&self, library: &Library) {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid()))
-            .expect("a live process has maps");
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid())).expect("a live process has maps");
         let mapped: Vec<&str> = maps
             .lines()
             .filter_map(|line| line.find('/').map(|at| &line[at..]))
             // A build during the test replaces the file, the process goes on with the old one.
             .map(|path| path.trim_end_matches(" (deleted)"))
-            .filter(|path| {
-                path.rsplit('/')
-                    .next()
-                    .is_some_and(|name| name.starts_with("libmilter."))
-            })
+            .filter(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with("libmilter.")))
             .collect();
         let wanted = library.shared_object().to_str().expect("an UTF-8 path");
         assert!(

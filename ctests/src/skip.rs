@@ -17,10 +17,7 @@ pub fn require_all() -> bool {
 ///
 /// When `LIBMILTER_REQUIRE_ALL=1` asks for a complete run, or the log cannot be written.
 pub fn skip(name: &str, needs: &str) {
-    assert!(
-        !require_all(),
-        "{name}: needs {needs}, and LIBMILTER_REQUIRE_ALL=1 forbids skipping"
-    );
+    assert!(!require_all(), "{name}: needs {needs}, and LIBMILTER_REQUIRE_ALL=1 forbids skipping");
     let line = format!("SKIPPED {name}: needs {needs}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
     if let Some(path) = env::var_os("LIBMILTER_SKIP_LOG") {

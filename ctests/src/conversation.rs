@@ -1,0 +1,183 @@
+//! Playing the MTA's side of a conversation with a recorder.
+
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
+
+use crate::{Filter, Library, MtaConnection, Origin, recorder::Event, wire::Frame};
+
+/// A library, and for ours how it runs sessions.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// What the filter is linked with.
+    pub library: &'static Library,
+    /// The model named in `LIBMILTER_OPTIONS`; `None` for the library's default.
+    pub model: Option<&'static str>,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.library.origin(), self.model) {
+            (Origin::Ours, Some(model)) => write!(f, "ours-{model}"),
+            (origin, _) => origin.fmt(f),
+        }
+    }
+}
+
+/// What the MTA does, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// One thing the MTA does. Every step but the first [`Step::Connect`] needs a connection.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Opens a connection.
+    Connect,
+    /// Writes these octets at once.
+    Send(Vec<u8>),
+    /// Reads so many packets, or up to the end of the connection.
+    Await(usize),
+    /// Reads up to the end of the connection.
+    AwaitEnd,
+    /// Says that nothing more will be sent, and goes on reading.
+    Shutdown,
+    /// Closes the connection in both directions.
+    Close,
+    /// Waits until so many callbacks and calls are on record.
+    AwaitRecord(usize),
+    /// Does nothing for a while.
+    Pause(Duration),
+}
+
+impl Script {
+    /// The same script with everything written one octet at a time.
+    #[must_use]
+    pub fn in_octets(&self) -> Script {
+        let octets = |step: &Step| match step {
+            Step::Send(octets) => octets.iter().map(|octet| Step::Send(vec![*octet])).collect(),
+            other => vec![other.clone()],
+        };
+        Script { steps: self.steps.iter().flat_map(octets).collect() }
+    }
+
+    /// The same script with everything for one connection written at once, before anything is read.
+    #[must_use]
+    pub fn in_one_segment(&self) -> Script {
+        let mut steps = Vec::new();
+        for connection in self.steps.chunk_by(|_, next| !matches!(next, Step::Connect)) {
+            let mut segment = Vec::new();
+            let mut others = Vec::new();
+            for step in connection {
+                match step {
+                    Step::Connect => steps.push(Step::Connect),
+                    Step::Send(octets) => segment.extend_from_slice(octets),
+                    other => others.push(other.clone()),
+                }
+            }
+            steps.push(Step::Send(segment));
+            steps.extend(others);
+        }
+        Script { steps }
+    }
+}
+
+/// What came from the filter on a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A packet.
+    Frame(Frame),
+    /// The end of the connection, in the middle of a packet if octets are given.
+    End(Vec<u8>),
+    /// Nothing within the time limit.
+    Silence,
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reply::Frame(frame) => frame.fmt(f),
+            Reply::End(partial) if partial.is_empty() => f.write_str("EOF"),
+            Reply::End(partial) => write!(f, "EOF after {} octets of a packet", partial.len()),
+            Reply::Silence => f.write_str("silence"),
+        }
+    }
+}
+
+/// All that a conversation showed.
+#[derive(Clone, Debug)]
+pub struct Transcript {
+    /// Everything received, in order, over all connections.
+    pub replies: Vec<Reply>,
+    /// Callbacks, calls and log messages, in order.
+    pub record: Vec<Event>,
+    /// What the program wrote to standard output and standard error.
+    pub output: String,
+    /// Whether the program still ran when everything was done.
+    pub survived: bool,
+}
+
+/// How long a reply may take before it counts as silence.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to watch out for callbacks after the expected ones, where no end of a connection tells.
+const SETTLING: Duration = Duration::from_millis(30);
+
+/// Starts a filter that follows `plan`, plays `script` against it, and ends it.
+///
+/// # Panics
+///
+/// When the filter does not start, or uses another library than `setting` says.
+#[must_use]
+pub fn run(plan: &str, script: &Script, setting: &Setting) -> Transcript {
+    let mut filter = Filter::start(setting, plan);
+    let mut replies = Vec::new();
+    let mut connection: Option<MtaConnection> = None;
+    for step in &script.steps {
+        let Some(open) = &mut connection else {
+            match step {
+                Step::Connect => connection = Some(filter.connect()),
+                Step::AwaitRecord(events) => await_record(&filter, *events),
+                Step::Pause(time) => thread::sleep(*time),
+                _ => {}
+            }
+            continue;
+        };
+        match step {
+            Step::Connect => connection = Some(filter.connect()),
+            Step::Send(octets) => open.send(octets),
+            Step::Await(count) => {
+                for _ in 0..*count {
+                    replies.push(open.receive(PATIENCE));
+                    if !matches!(replies.last(), Some(Reply::Frame(_))) {
+                        break;
+                    }
+                }
+            }
+            Step::AwaitEnd => loop {
+                replies.push(open.receive(PATIENCE));
+                if !matches!(replies.last(), Some(Reply::Frame(_))) {
+                    break;
+                }
+            },
+            Step::Shutdown => open.shutdown(),
+            Step::Close => connection = None,
+            Step::AwaitRecord(events) => await_record(&filter, *events),
+            Step::Pause(time) => thread::sleep(*time),
+        }
+    }
+    drop(connection);
+    let survived = filter.process().is_alive();
+    Transcript { replies, record: filter.record(), output: filter.end(), survived }
+}
+
+fn await_record(filter: &Filter, events: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while filter.record().iter().filter(|event| !event.is_log()).count() < events && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(2));
+    }
+    thread::sleep(SETTLING);
+}

@@ -1,0 +1,74 @@
+//! Plays every case of `ctests/dialogues` against both libraries: as written, one octet at a time,
+//! and with all commands in one segment.
+
+use std::{collections::HashSet, fs, sync::Arc};
+
+use ctests::{
+    Library, Setting,
+    conversation::{self, Script},
+    dialogue::{self, Case},
+    verdict, workspace_dir,
+};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A way to cut what the MTA sends.
+type Delivery = (&'static str, fn(&Script) -> Script);
+
+const DELIVERIES: [Delivery; 3] =
+    [("", Script::clone), ("::octets", Script::in_octets), ("::segment", Script::in_one_segment)];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials = if arguments.list { trials(&[]) } else { trials(&settings()) };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn settings() -> Vec<Setting> {
+    let mut settings: Vec<Setting> =
+        [None, Some("threads")].map(|model| Setting { library: Library::ours(), model }).into();
+    if let Some(library) = Library::reference_or_skip("dialogues") {
+        settings.push(Setting { library, model: None });
+    }
+    settings
+}
+
+fn trials(settings: &[Setting]) -> Vec<Trial> {
+    let directory = workspace_dir().join("ctests/dialogues");
+    let mut files: Vec<_> = fs::read_dir(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        .map(|entry| entry.expect("a readable directory").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "dialogue"))
+        .collect();
+    files.sort();
+
+    let mut known = HashSet::new();
+    let mut trials = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let cases = dialogue::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let subject = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+        for case in cases {
+            assert!(known.insert(case.id.clone()), "{}: case {} is there twice", path.display(), case.id);
+            let case = Arc::new(case);
+            for &setting in settings {
+                for delivery in DELIVERIES.into_iter().take(if case.any_delivery { 3 } else { 1 }) {
+                    let name = format!("{subject}::{}::{setting}{}", case.id, delivery.0);
+                    let case = Arc::clone(&case);
+                    trials.push(Trial::test(name, move || play(&case, &setting, delivery)));
+                }
+            }
+        }
+    }
+    trials
+}
+
+fn play(case: &Case, setting: &Setting, (_, deliver): Delivery) -> Result<(), Failed> {
+    let origin = setting.library.origin();
+    let transcript = conversation::run(case.plan(), &deliver(&case.script(origin)), setting);
+    let differences = verdict::differences(&case.expectation(origin), &transcript);
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} ({})\n    {}", case.id, case.title, differences.join("\n    ")).into())
+    }
+}
