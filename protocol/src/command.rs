@@ -85,6 +85,23 @@ impl CommandCode {
         !matches!(self, Macro | Abort | Quit | QuitNewConnection)
     }
 
+    /// The negotiated step that keeps the MTA from sending this command; empty when there is none.
+    pub fn left_out_step(self) -> Steps {
+        use CommandCode::*;
+        match self {
+            Connect => Steps::NO_CONNECT,
+            Helo => Steps::NO_HELO,
+            Mail => Steps::NO_MAIL,
+            Rcpt => Steps::NO_RCPT,
+            Data => Steps::NO_DATA,
+            Unknown => Steps::NO_UNKNOWN,
+            Header => Steps::NO_HEADERS,
+            EndOfHeaders => Steps::NO_EOH,
+            Body => Steps::NO_BODY,
+            Negotiate | Macro | EndOfBody | Abort | Quit | QuitNewConnection => Steps::empty(),
+        }
+    }
+
     /// The negotiated step that keeps the filter from answering this command; empty when there is none.
     pub fn no_reply_step(self) -> Steps {
         use CommandCode::*;
@@ -205,8 +222,17 @@ impl Command<'_> {
         }
     }
 
-    /// Appends the command as one frame.
+    /// Appends the command as one frame; the text of an IPv6 address goes without prefix, as Postfix sends it.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_with_prefix(b"", out);
+    }
+
+    /// Appends the command as one frame; the text of an IPv6 address gets the prefix that Sendmail gives it.
+    pub fn encode_for_sendmail(&self, out: &mut Vec<u8>) {
+        self.encode_with_prefix(INET6_PREFIX, out);
+    }
+
+    fn encode_with_prefix(&self, inet6_prefix: &[u8], out: &mut Vec<u8>) {
         let mut payload = Vec::new();
         match self {
             Command::Negotiate { version, actions, steps } => {
@@ -223,7 +249,7 @@ impl Command<'_> {
             }
             Command::Connect { host, address } => {
                 put_string(&mut payload, host);
-                put_address(&mut payload, address.as_ref());
+                put_address(&mut payload, address.as_ref(), inet6_prefix);
             }
             Command::Mail(arguments) | Command::Rcpt(arguments) => {
                 arguments.iter().for_each(|argument| put_string(&mut payload, argument));
@@ -245,11 +271,13 @@ fn put_string(payload: &mut Vec<u8>, text: &[u8]) {
     payload.put_u8(0);
 }
 
-fn put_address(payload: &mut Vec<u8>, address: Option<&ClientAddress<'_>>) {
+fn put_address(payload: &mut Vec<u8>, address: Option<&ClientAddress<'_>>, inet6_prefix: &[u8]) {
     let (family, port, text) = match address {
         None => return payload.put_u8(b'U'),
         Some(ClientAddress::Inet { address, port }) => (b'4', *port, address.to_string().into_bytes()),
-        Some(ClientAddress::Inet6 { address, port }) => (b'6', *port, address.to_string().into_bytes()),
+        Some(ClientAddress::Inet6 { address, port }) => {
+            (b'6', *port, [inet6_prefix, address.to_string().as_bytes()].concat())
+        }
         Some(ClientAddress::Unix { path }) => (b'L', 0, path.to_vec()),
     };
     payload.put_u8(family);
@@ -366,11 +394,13 @@ fn parse_part(part: &[u8]) -> Option<u32> {
     u32::from_str_radix(digits, radix).ok()
 }
 
+/// What Sendmail writes before the text of an IPv6 address.
+const INET6_PREFIX: &[u8] = b"IPv6:";
+
 /// Reads an IPv6 address the way `inet_pton(3)` does, with or without the prefix `IPv6:` that Sendmail writes.
 pub fn parse_inet6(text: &[u8]) -> Option<Ipv6Addr> {
-    const PREFIX: &[u8] = b"IPv6:";
-    let text = match text.get(..PREFIX.len()) {
-        Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => &text[PREFIX.len()..],
+    let text = match text.get(..INET6_PREFIX.len()) {
+        Some(prefix) if prefix.eq_ignore_ascii_case(INET6_PREFIX) => &text[INET6_PREFIX.len()..],
         _ => text,
     };
     std::str::from_utf8(text).ok()?.parse().ok()
@@ -416,6 +446,19 @@ mod tests {
         assert_eq!(parse_inet6(b"ipv6:::1"), loopback);
         assert_eq!(parse_inet6(b"IPv6:"), None);
         assert_eq!(parse_inet6(b"127.0.0.1"), None);
+    }
+
+    #[test]
+    fn sendmail_writes_its_prefix_for_inet6_alone() {
+        let frame = |address| {
+            let mut out = Vec::new();
+            Command::Connect { host: b"h", address: Some(address) }.encode_for_sendmail(&mut out);
+            out
+        };
+        let inet6 = ClientAddress::Inet6 { address: "2001:db8::1".parse().unwrap(), port: 258 };
+        assert_eq!(frame(inet6), b"\0\0\0\x17Ch\x006\x01\x02IPv6:2001:db8::1\0");
+        let inet = ClientAddress::Inet { address: Ipv4Addr::LOCALHOST, port: 25 };
+        assert_eq!(frame(inet), b"\0\0\0\x10Ch\x004\0\x19127.0.0.1\0");
     }
 
     #[test]
