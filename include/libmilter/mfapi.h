@@ -21,8 +21,8 @@
 #if defined(SM_CONF_STDBOOL_H) && SM_CONF_STDBOOL_H
 #include <stdbool.h>
 #elif !defined(__cplusplus) && !defined(bool) && !defined(__bool_true_false_are_defined)
-#if defined(__STDC_VERSION__) && __STDC_VERSION__ > 201710L
-/* C23 */
+#if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L
+/* a keyword */
 #elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L
 #include <stdbool.h>
 #else
@@ -31,6 +31,13 @@ typedef int bool;
 #define true 1
 #define __bool_true_false_are_defined 1
 #endif
+#endif
+
+/*
+ * For smfi_opensocket(): before C99 the bool of <stdbool.h> is an extension.
+ */
+#if !defined(__GNUC__) && !defined(__extension__)
+#define __extension__
 #endif
 
 #ifdef __cplusplus
@@ -189,21 +196,6 @@ extern "C" {
  * Action: tell the MTA which macros to send.
  */
 #define SMFIF_SETSYMLIST 0x00000100L
-
-/**
- * Actions of protocol version 1.
- */
-#define SMFI_V1_ACTS 0x0000000FL
-
-/**
- * Actions of protocol version 2.
- */
-#define SMFI_V2_ACTS 0x0000003FL
-
-/**
- * Actions of the current protocol version.
- */
-#define SMFI_CURR_ACTS 0x000001FFL
 
 /**
  * Stage of smfi_setsymlist(): none.
@@ -372,8 +364,9 @@ typedef struct smfiDesc *smfiDesc_ptr;
  * @param remove_stale if true, a socket file that is in the way is removed first.
  * @return MI_SUCCESS, also if the socket is open already; MI_FAILURE if the filter is not registered, if there
  * is no address, or if the socket cannot be opened: the log says why.
+ *
  */
-LIBMILTER_API int smfi_opensocket(bool remove_stale);
+__extension__ LIBMILTER_API int smfi_opensocket(bool remove_stale);
 
 /**
  * Tells the library the filter's name, version, actions and callbacks.

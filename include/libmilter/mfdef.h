@@ -240,6 +240,21 @@
 #define SMFIR_REPLYCODE 'y'
 
 /**
+ * Actions of protocol version 1.
+ */
+#define SMFI_V1_ACTS 0x0000000FL
+
+/**
+ * Actions of protocol version 2.
+ */
+#define SMFI_V2_ACTS 0x0000003FL
+
+/**
+ * Actions of the current protocol version.
+ */
+#define SMFI_CURR_ACTS 0x000001FFL
+
+/**
  * Protocol step: do not send connection information.
  */
 #define SMFIP_NOCONNECT 0x00000001L

@@ -265,3 +265,101 @@ impl From<ClientAddress<'_>> for SocketAddress {
         SocketAddress(storage)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C-unwind" fn on_event(_: *mut SMFICTX) -> sfsistat {
+        0
+    }
+
+    unsafe extern "C-unwind" fn on_unknown(_: *mut SMFICTX, _: *const c_char) -> sfsistat {
+        0
+    }
+
+    /// A descriptor as a program compiled for version 2 passes it.
+    fn short(version: c_int) -> smfiDesc {
+        smfiDesc {
+            xxfi_name: ptr::null_mut(),
+            xxfi_version: version,
+            xxfi_flags: 0x8000_0001,
+            xxfi_connect: None,
+            xxfi_helo: None,
+            xxfi_envfrom: None,
+            xxfi_envrcpt: None,
+            xxfi_header: None,
+            xxfi_eoh: None,
+            xxfi_body: None,
+            xxfi_eom: Some(on_event),
+            xxfi_abort: None,
+            xxfi_close: Some(on_event),
+            xxfi_unknown: MaybeUninit::uninit(),
+            xxfi_data: MaybeUninit::uninit(),
+            xxfi_negotiate: MaybeUninit::uninit(),
+        }
+    }
+
+    fn profile(c: smfiDesc) -> Option<Profile> {
+        // SAFETY: the name is NULL and the fields that the version covers are set.
+        unsafe { Descriptor::from_c(c) }.ok().map(|descriptor| descriptor.profile())
+    }
+
+    /// D17: miri notices if a field is read that the version does not cover.
+    #[test]
+    fn fields_beyond_the_version_are_not_read() {
+        let early = Callbacks::EOM | Callbacks::CLOSE;
+        assert_eq!(profile(short(2)).unwrap().callbacks, early);
+
+        let mut c = short(3);
+        c.xxfi_unknown = MaybeUninit::new(Some(on_unknown));
+        assert_eq!(profile(c).unwrap().callbacks, early | Callbacks::UNKNOWN);
+
+        let mut c = short(4);
+        c.xxfi_unknown = MaybeUninit::new(None);
+        c.xxfi_data = MaybeUninit::new(Some(on_event));
+        assert_eq!(profile(c).unwrap().callbacks, early | Callbacks::DATA);
+    }
+
+    #[test]
+    fn all_words_of_flags_are_kept() {
+        assert_eq!(profile(short(2)).unwrap().actions.bits(), 0x8000_0001);
+    }
+
+    /// D16: filters try one version after another.
+    #[test]
+    fn versions_that_do_not_exist_are_refused() {
+        for version in [i32::MIN, -1, 0, 1, 5, 6, 0x0100_0100, 0x0200_0001] {
+            assert!(profile(short(version)).is_none(), "{version:#x}");
+        }
+    }
+
+    #[test]
+    fn any_patch_level_of_the_current_version_will_do() {
+        for version in [0x0100_0000, 0x0100_0001, 0x0100_00ff, 0x0180_0001] {
+            let mut c = short(version);
+            c.xxfi_unknown = MaybeUninit::new(None);
+            c.xxfi_data = MaybeUninit::new(None);
+            c.xxfi_negotiate = MaybeUninit::new(None);
+            assert!(profile(c).is_some(), "{version:#x}");
+        }
+    }
+
+    #[test]
+    fn addresses_have_the_form_of_the_system() {
+        let mut inet = SocketAddress::from(ClientAddress::Inet { address: [192, 0, 2, 1].into(), port: 25 });
+        // SAFETY: that is how an IPv4 address was stored.
+        let inet = unsafe { &*inet.as_mut_ptr().cast::<libc::sockaddr_in>() };
+        assert_eq!(i32::from(inet.sin_family), libc::AF_INET);
+        assert_eq!(inet.sin_addr.s_addr.to_ne_bytes(), [192, 0, 2, 1]);
+        assert_eq!(inet.sin_port.to_ne_bytes(), [0, 25]);
+
+        let longest = [b'p'; ClientAddress::MAX_PATH + 1];
+        let mut unix = SocketAddress::from(ClientAddress::Unix { path: &longest });
+        // SAFETY: that is how a path was stored.
+        let unix = unsafe { &*unix.as_mut_ptr().cast::<libc::sockaddr_un>() };
+        assert_eq!(i32::from(unix.sun_family), libc::AF_UNIX);
+        assert_eq!(unix.sun_path.last(), Some(&0));
+        assert_eq!(unix.sun_path[unix.sun_path.len() - 2], b'p' as c_char);
+    }
+}

@@ -18,6 +18,8 @@ const VERSION: (c_uint, c_uint, c_uint) = (1, 0, 1);
 /// @param remove_stale if true, a socket file that is in the way is removed first.
 /// @return MI_SUCCESS, also if the socket is open already; MI_FAILURE if the filter is not registered, if there
 /// is no address, or if the socket cannot be opened: the log says why.
+///
+/// cbindgen:prefix=__extension__ LIBMILTER_API
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_opensocket(remove_stale: CBool) -> c_int {
     // A caller whose bool has one octet leaves the others undefined.

@@ -48,13 +48,6 @@ pub const SMFIF_ADDRCPT_PAR: c_long = 0x0000_0080;
 /// Action: tell the MTA which macros to send.
 pub const SMFIF_SETSYMLIST: c_long = 0x0000_0100;
 
-/// Actions of protocol version 1.
-pub const SMFI_V1_ACTS: c_long = 0x0000_000F;
-/// Actions of protocol version 2.
-pub const SMFI_V2_ACTS: c_long = 0x0000_003F;
-/// Actions of the current protocol version.
-pub const SMFI_CURR_ACTS: c_long = 0x0000_01FF;
-
 /// Stage of smfi_setsymlist(): none.
 pub const SMFIM_NOMACROS: c_int = -1;
 /// Stage of smfi_setsymlist(): the lowest number.

@@ -95,6 +95,13 @@ pub const SMFIR_TEMPFAIL: char = 't';
 /// Reply: reject with the SMTP reply that follows.
 pub const SMFIR_REPLYCODE: char = 'y';
 
+/// Actions of protocol version 1.
+pub const SMFI_V1_ACTS: c_long = 0x0000_000F;
+/// Actions of protocol version 2.
+pub const SMFI_V2_ACTS: c_long = 0x0000_003F;
+/// Actions of the current protocol version.
+pub const SMFI_CURR_ACTS: c_long = 0x0000_01FF;
+
 /// Protocol step: do not send connection information.
 pub const SMFIP_NOCONNECT: c_long = 0x0000_0001;
 /// Protocol step: do not send HELO.

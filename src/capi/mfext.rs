@@ -2,8 +2,7 @@
 //!
 //! The masks sort actions and protocol steps by the protocol version that brought them.
 
-use super::mfapi::{SMFI_CURR_ACTS, SMFI_V2_ACTS};
-use super::mfdef::{SMFI_CURR_PROT, SMFI_V2_PROT};
+use super::mfdef::{SMFI_CURR_ACTS, SMFI_CURR_PROT, SMFI_V2_ACTS, SMFI_V2_PROT};
 use std::ffi::c_long;
 
 /// The actions of protocol version 2.

@@ -1,0 +1,102 @@
+# make            build the shared and the static library
+# make install    PREFIX=/usr/local LIBDIR= INCLUDEDIR= DESTDIR=
+# make uninstall  with the same variables
+# make demo       a C filter and a mail, end to end
+# make check      every check, with a count at the end; LIBMILTER_REQUIRE_ALL=1 allows no skips
+#
+# LIBMILTER_SONAME names the shared object for systems with another convention than Debian's.
+
+PREFIX = /usr/local
+LIBDIR = $(PREFIX)/lib
+INCLUDEDIR = $(PREFIX)/include
+DESTDIR =
+SONAME = libmilter.so.1.0.1
+LIBMILTER_SONAME ?= $(SONAME)
+
+CARGO = cargo
+LD = ld
+NM = nm
+OBJCOPY = objcopy
+AR = ar
+
+# What pkg-config reports: the sendmail release whose libmilter this one stands in for.
+VERSION = 8.17.1
+# What Rust's standard library takes from the C library where that still comes in parts.
+LIBS_PRIVATE = -lpthread -ldl -lm -lrt -lutil
+
+HEADERS = mfapi.h mfdef.h mfext.h
+TARGET = $${CARGO_TARGET_DIR:-target}
+RELEASE = $(TARGET)/$${CARGO_BUILD_TARGET:+$$CARGO_BUILD_TARGET/}release
+# Without a name of its own the library is installed as libmilter.so.
+INSTALLED = $${LIBMILTER_SONAME:-libmilter.so}
+
+all: archive
+
+# The default name is left to build.rs, so that cargo sees no difference between `make` and `cargo build`. root often has
+# no cargo: `sudo make install` then takes what an earlier `make` built.
+library:
+	@if [ '$(LIBMILTER_SONAME)' = '$(SONAME)' ]; then unset LIBMILTER_SONAME; \
+	else export LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; fi; \
+	if command -v $(CARGO) >/dev/null; then \
+		$(CARGO) build --release --locked --package libmilter; \
+	elif [ -f "$(RELEASE)/libmilter.so" ] && [ -f "$(RELEASE)/libmilter.a" ]; then \
+		echo "$(CARGO) not found: using the library built earlier"; \
+	else \
+		echo "$(CARGO) not found: install Rust (https://rustup.rs) or set CARGO" >&2; exit 1; \
+	fi
+
+# Cargo's archive carries Rust's standard library with global names, which clash as soon as a program contains a second
+# such archive. Here everything becomes one object in which only the names of the C interface are global.
+archive: library
+	@set -e; built="$(RELEASE)"; stage="$$built/install"; mkdir -p "$$stage"; \
+	$(NM) -D --defined-only "$$built/libmilter.so" | awk '{ print $$NF }' > "$$stage/names"; \
+	$(LD) -r --gc-sections --force-group-allocation $$(sed 's/^/-u /' "$$stage/names") \
+		-o "$$stage/milter.o" --whole-archive "$$built/libmilter.a"; \
+	$(OBJCOPY) --keep-global-symbols="$$stage/names" --strip-debug -R .llvmbc -R .llvmcmd "$$stage/milter.o"; \
+	rm -f "$$stage/libmilter.a"; \
+	$(AR) rcsD "$$stage/libmilter.a" "$$stage/milter.o"
+
+install: archive
+	@set -e; LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; lib='$(DESTDIR)$(LIBDIR)'; include='$(DESTDIR)$(INCLUDEDIR)'; \
+	mkdir -p "$$lib/pkgconfig" "$$include/libmilter"; \
+	install -m 755 "$(RELEASE)/libmilter.so" "$$lib/$(INSTALLED)"; \
+	[ "$(INSTALLED)" = libmilter.so ] || ln -sf "$(INSTALLED)" "$$lib/libmilter.so"; \
+	install -m 644 "$(RELEASE)/install/libmilter.a" "$$lib"; \
+	for header in $(HEADERS); do install -m 644 "include/libmilter/$$header" "$$include/libmilter"; done; \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS_PRIVATE@|$(LIBS_PRIVATE)|' \
+		pkgconfig/milter.pc.in > "$$lib/pkgconfig/milter.pc"; \
+	chmod 644 "$$lib/pkgconfig/milter.pc"; \
+	[ -n '$(DESTDIR)' ] || echo "Installed below $(PREFIX). The dynamic linker may need an ldconfig."
+
+uninstall:
+	@set -e; LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; lib='$(DESTDIR)$(LIBDIR)'; include='$(DESTDIR)$(INCLUDEDIR)'; \
+	rm -f "$$lib/$(INSTALLED)" "$$lib/libmilter.so" "$$lib/libmilter.a" "$$lib/pkgconfig/milter.pc"; \
+	for header in $(HEADERS); do rm -f "$$include/libmilter/$$header"; done; \
+	if [ -d "$$include/libmilter" ]; then rmdir "$$include/libmilter" 2>/dev/null || :; fi
+
+demo:
+	@sh ctests/demo.sh
+
+# Goes on after a failure, so that the last line counts everything.
+check:
+	@passed=0; failed=0; mkdir -p "$(TARGET)"; target=$$(cd "$(TARGET)" && pwd); \
+	export LIBMILTER_SKIP_LOG="$$target/skipped"; : > "$$LIBMILTER_SKIP_LOG"; \
+	run() { echo "+ $$*"; if "$$@"; then passed=$$((passed + 1)); else failed=$$((failed + 1)); fi; }; \
+	run $(CARGO) fmt --all --check; \
+	run $(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings; \
+	run env RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items --locked; \
+	echo "+ $(CARGO) test --workspace"; \
+	{ $(CARGO) test --workspace --no-fail-fast --locked 2>&1; echo "test status: $$?"; } | tee "$$target/tests.log"; \
+	set -- $$(awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+		/^test status:/ { if ($$3 != 0 && failed == 0) failed = 1 } \
+		END { print passed + 0, failed + 0, ignored + 0 }' "$$target/tests.log"); \
+	skipped=$$(($$3 + $$(wc -l < "$$LIBMILTER_SKIP_LOG"))); passed=$$((passed + $$1)); failed=$$((failed + $$2)); \
+	cat "$$LIBMILTER_SKIP_LOG"; \
+	echo "$$passed passed, $$failed failed, $$skipped skipped"; \
+	[ "$$failed" -eq 0 ] && { [ "$${LIBMILTER_REQUIRE_ALL:-0}" != 1 ] || [ "$$skipped" -eq 0 ]; }
+
+clean:
+	$(CARGO) clean
+
+.PHONY: all library archive install uninstall demo check clean
