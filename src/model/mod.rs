@@ -1,0 +1,109 @@
+//! Concurrency: decides when a session runs and on which thread, never what it does.
+//!
+//! A model gets a listener and a [`Service`] that makes sessions out of connections. It runs each session whenever
+//! something has arrived for it, never two steps of one session at once, and never has a session wait for the callback
+//! of another one.
+
+#[cfg(target_os = "linux")]
+mod pool;
+mod threads;
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+pub(crate) use pool::Pool;
+pub(crate) use threads::Threads;
+
+/// One connection with an MTA, as far as a model has to know it.
+pub(crate) trait Session: Send + 'static {
+    /// What a thread keeps for the sessions it serves, one after another.
+    type Scratch: Default;
+
+    /// The connection.
+    fn connection(&self) -> BorrowedFd<'_>;
+
+    /// Reads once what has arrived and serves it, without waiting for more. `hang_up` says that the peer will send
+    /// nothing further.
+    fn serve(&mut self, scratch: &mut Self::Scratch, hang_up: bool) -> Next;
+
+    /// Ends the session because nothing has arrived in time.
+    fn expire(&mut self);
+
+    /// Whether a message is in progress, for which a stop waits.
+    fn in_message(&self) -> bool;
+}
+
+/// What a session needs after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Another step when something arrives.
+    Wait,
+    /// Another step soon, there may be more to read.
+    More,
+    /// Nothing: it is over.
+    End,
+}
+
+/// Makes sessions, and says when to stop.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// The sessions it makes.
+    type Session: Session;
+
+    /// Takes one connection from the listener.
+    fn admit(self: &Arc<Self>, listener: BorrowedFd<'_>) -> Admission<Self::Session>;
+
+    /// How long a session may be silent; `None` is forever.
+    fn timeout(&self) -> Option<Duration>;
+
+    /// How long a stop waits for callbacks and messages in progress.
+    fn drain(&self) -> Duration;
+
+    /// Whether the model is to stop.
+    fn stopping(&self) -> bool;
+
+    /// Readable from the moment the model is to stop.
+    fn stop_descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Tells the operator that no thread could be started.
+    fn no_thread(&self, error: &io::Error);
+
+    /// Tells the operator that one connection cannot be served.
+    fn broken_session(&self, error: &io::Error);
+
+    /// Tells the operator that nothing can be served any more, and stops.
+    fn broken(&self, error: &io::Error);
+}
+
+/// What came of an attempt to take a connection.
+pub(crate) enum Admission<Session> {
+    /// A session.
+    Session(Session),
+    /// No connection is waiting.
+    Empty,
+    /// None was taken, the next attempt may do.
+    Again,
+    /// None can be taken at the moment: wait [`PAUSE`] before the next attempt.
+    Pause,
+}
+
+/// How long the listener is left alone when there are no descriptors for connections.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a thread without work stays.
+const RETIREMENT: Duration = Duration::from_secs(5);
+
+/// A way to run sessions.
+pub(crate) trait Model {
+    /// Serves connections until the service is to stop; closes the listener at once then, and returns when no callback
+    /// runs and no message is in progress, or the drain time is over. Sessions alive after that are served on.
+    fn run<V: Service>(service: Arc<V>, listener: OwnedFd) -> io::Result<()>;
+}
+
+/// Starts a thread that can run callbacks.
+fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<std::thread::JoinHandle<()>> {
+    let size = crate::sys::process::default_stack_size();
+    std::thread::Builder::new().name(name.into()).stack_size(size).spawn(body)
+}

@@ -1,0 +1,172 @@
+//! What the filter knows a session by, and what its callbacks can ask for.
+//!
+//! Callbacks re-enter the library, and some calls come from other threads. So a context is only ever shared, and what
+//! changes in it is behind a lock that is held for one call and never while a callback runs.
+
+use std::ffi::{c_char, c_void};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+use milter_protocol::reply::{REPLACE_BODY, body_chunks};
+use milter_protocol::{Actions, Engine, Modification, SmtpReply, Stage, frame};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::service::Server;
+use super::settings;
+use crate::model::Service;
+use crate::sys::poll::{self, Interest};
+use crate::sys::socket;
+
+/// Replies that gather up to this many octets are sent together.
+const GATHER: usize = 64 * 1024;
+
+/// One session as its callbacks see it.
+pub(crate) struct Context {
+    pub(super) server: Arc<Server>,
+    /// For log lines, from 1.
+    pub(super) number: u64,
+    connection: OwnedFd,
+    private: AtomicPtr<c_void>,
+    core: Mutex<Core>,
+}
+
+/// The part of a session that changes.
+pub(super) struct Core {
+    pub(super) engine: Engine,
+    /// Nothing can be sent any more: a write failed and may have left half a packet.
+    broken: Option<io::ErrorKind>,
+}
+
+impl Context {
+    pub(super) fn new(server: Arc<Server>, number: u64, connection: OwnedFd) -> Self {
+        let engine = Engine::new(server.profile(), settings::data_size());
+        Context {
+            server,
+            number,
+            connection,
+            private: AtomicPtr::default(),
+            core: Mutex::new(Core { engine, broken: None }),
+        }
+    }
+
+    pub(super) fn connection(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
+    }
+
+    /// The filter's own pointer.
+    pub(crate) fn private(&self) -> *mut c_void {
+        self.private.load(Relaxed)
+    }
+
+    /// Sets the filter's own pointer.
+    pub(crate) fn set_private(&self, private: *mut c_void) {
+        self.private.store(private, Relaxed);
+    }
+
+    /// The value of a macro, NUL-terminated; it stays in place until the macros of its stage are replaced.
+    pub(crate) fn macro_value(&self, name: &[u8]) -> Option<NonNull<c_char>> {
+        let mut core = self.core();
+        let value = core.engine.macro_value(name)?;
+        NonNull::new(value.as_mut_ptr().cast())
+    }
+
+    /// Stores the reply for a later refusal.
+    pub(crate) fn set_reply(&self, reply: SmtpReply) {
+        self.core().engine.store_reply(reply);
+    }
+
+    /// Asks the MTA for macros at a stage; false when that was done before.
+    pub(crate) fn request_macros(&self, stage: Stage, names: &[u8]) -> bool {
+        self.core().engine.request_macros(stage, names)
+    }
+
+    /// Changes the message; false when it is not allowed now, too large, or cannot be delivered.
+    pub(crate) fn modify(&self, modification: Modification<'_>) -> bool {
+        let mut core = self.core();
+        core.broken.is_none()
+            && core.engine.modify(&modification)
+            && (core.engine.output().len() <= GATHER || self.flush(&mut core))
+    }
+
+    /// Replaces the body by, or adds to its replacement, these octets. Nothing comes between the packets of one call.
+    pub(crate) fn replace_body(&self, body: &[u8]) -> bool {
+        let mut core = self.core();
+        if core.broken.is_some() || !core.engine.may_modify(Actions::CHANGE_BODY) {
+            return false;
+        }
+        body_chunks(body).all(|chunk| {
+            if chunk.len() > core.engine.limit() {
+                return false;
+            }
+            let output = core.engine.output();
+            frame::put_header(output, REPLACE_BODY, chunk.len());
+            if output.len() + chunk.len() <= GATHER {
+                output.extend_from_slice(chunk);
+                return true;
+            }
+            self.send(&mut core, chunk)
+        })
+    }
+
+    /// Tells the MTA at once that the filter is still working. Whole packets only, from whichever thread.
+    pub(crate) fn progress(&self) -> bool {
+        let mut core = self.core();
+        core.engine.progress();
+        self.flush(&mut core)
+    }
+
+    /// Sends all replies gathered.
+    pub(super) fn flush(&self, core: &mut Core) -> bool {
+        core.engine.output().is_empty() || self.send(core, &[])
+    }
+
+    /// Sends the replies gathered and then `tail`, waiting for room as long as the timeout allows each time.
+    fn send(&self, core: &mut Core, tail: &[u8]) -> bool {
+        let mut output = std::mem::take(core.engine.output());
+        if core.broken.is_none()
+            && let Err(error) = self.send_all(&output, tail)
+        {
+            core.broken = Some(error.kind());
+        }
+        // The room is kept for the next replies unless it is unusually large.
+        if output.capacity() <= GATHER {
+            output.clear();
+            *core.engine.output() = output;
+        }
+        core.broken.is_none()
+    }
+
+    fn send_all(&self, mut head: &[u8], mut tail: &[u8]) -> io::Result<()> {
+        while !head.is_empty() || !tail.is_empty() {
+            let parts = if head.is_empty() { [tail, &[]] } else { [head, tail] };
+            match socket::send(self.connection(), &parts) {
+                Ok(sent) => {
+                    let of_head = sent.min(head.len());
+                    head = &head[of_head..];
+                    tail = &tail[sent - of_head..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let [false] = poll::wait([(self.connection(), Interest::Write)], self.server.timeout())? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+}

@@ -1,0 +1,87 @@
+//! Lines for the operator.
+//!
+//! They go to the system log under the program's own identity and begin with the filter's name. Errors of sessions are
+//! caused from outside and might come in floods, so they are limited; everything else happens once per cause.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::sys::syslog;
+pub(super) use crate::sys::syslog::Level;
+
+/// Writes a line about the filter called `name`.
+pub(super) fn write(level: Level, name: &CStr, text: fmt::Arguments<'_>) {
+    let mut line = name.to_bytes().to_vec();
+    line.extend_from_slice(format!(": {text}").as_bytes());
+    syslog::write(level, line);
+}
+
+/// Writes an error about the filter called `name`.
+pub(super) fn error(name: &CStr, text: fmt::Arguments<'_>) {
+    write(Level::Error, name, text);
+}
+
+/// Lets through so many lines in so much time, and counts the others.
+pub(super) struct Limiter {
+    window: Mutex<Window>,
+}
+
+struct Window {
+    start: Option<Instant>,
+    lines: u32,
+    suppressed: u32,
+}
+
+impl Limiter {
+    const LINES: u32 = 100;
+    const TIME: Duration = Duration::from_secs(10);
+
+    pub(super) const fn new() -> Self {
+        Limiter { window: Mutex::new(Window { start: None, lines: 0, suppressed: 0 }) }
+    }
+
+    /// Writes a line unless there were too many. After a flood the number of those left out is told.
+    pub(super) fn write(&self, level: Level, name: &CStr, text: fmt::Arguments<'_>) {
+        let (allowed, suppressed) = self.window.lock().pass(Instant::now());
+        if suppressed > 0 {
+            write(Level::Warning, name, format_args!("{suppressed} further messages about sessions left out"));
+        }
+        if allowed {
+            write(level, name, text);
+        }
+    }
+}
+
+impl Window {
+    /// Whether a line may pass, and how many were left out in the window that has just ended.
+    fn pass(&mut self, now: Instant) -> (bool, u32) {
+        let mut told = 0;
+        if self.start.is_none_or(|start| now - start >= Limiter::TIME) {
+            told = std::mem::take(&mut self.suppressed);
+            self.start = Some(now);
+            self.lines = 0;
+        }
+        self.lines += 1;
+        let allowed = self.lines <= Limiter::LINES;
+        self.suppressed += u32::from(!allowed);
+        (allowed, told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_counted() {
+        let mut window = Window { start: None, lines: 0, suppressed: 0 };
+        let start = Instant::now();
+        let passed = (0..Limiter::LINES + 5).filter(|_| window.pass(start).0).count();
+        assert_eq!(passed as u32, Limiter::LINES);
+        assert_eq!(window.pass(start + Limiter::TIME), (true, 5));
+        assert_eq!(window.pass(start + Limiter::TIME), (true, 0));
+    }
+}

@@ -1,0 +1,46 @@
+//! The life of a filter: what it sets, where it listens, its sessions, its end.
+//!
+//! State of the process lives in [`settings`] and [`stop`] and nowhere else. A [`service::Server`] is made of the
+//! settings by [`run()`] and belongs to that one run.
+
+mod buffer;
+mod context;
+mod description;
+mod listener;
+mod log;
+mod options;
+mod service;
+mod session;
+mod settings;
+mod signals;
+mod stop;
+
+use std::ffi::{CStr, c_int};
+
+use milter_protocol::{Callback, Profile};
+
+pub(crate) use context::Context;
+pub(crate) use service::run;
+pub(crate) use settings::{open_socket, register, set_backlog, set_connection, set_debug, set_timeout, swap_data_size};
+pub(crate) use stop::{stop, stop_requested};
+
+/// A filter, as the server has to know it.
+pub(crate) trait Filter: Send + Sync {
+    /// The name for log lines.
+    fn name(&self) -> &CStr;
+
+    /// Version, actions and callbacks.
+    fn profile(&self) -> Profile;
+
+    /// Runs a callback that the profile has, and gives what it returned. The callback may call any method of `context`,
+    /// and may take as long as it likes.
+    fn call(&self, context: &Context, callback: &mut Callback<'_>) -> c_int;
+}
+
+/// Tells the operator that a filter was compiled for another API.
+pub(crate) fn log_version_mismatch(name: &CStr, wanted: c_int) {
+    log::error(
+        name,
+        format_args!("smfi_register: version {wanted} of the filter does not fit {} of the library", 0x0100_0001),
+    );
+}

@@ -1,0 +1,233 @@
+//! One session: octets from the socket, frames, commands, callbacks, replies.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use milter_protocol::command::{CommandCode, PayloadError};
+use milter_protocol::frame::{self, HEADER_LEN};
+use milter_protocol::{Callback, Failure, Notice, State};
+
+use super::buffer::{Buffer, Scratch};
+use super::context::Context;
+use super::log::Level;
+use crate::model::{self, Next};
+use crate::sys::socket;
+
+/// A session, owned by whoever serves it.
+pub(crate) struct Session {
+    context: Arc<Context>,
+    /// The start of a frame of which the rest has not come.
+    kept: Option<Box<Buffer>>,
+    in_message: bool,
+}
+
+/// Why nothing more is received, as debug output numbers it.
+#[derive(Clone, Copy)]
+enum ReadEnd {
+    Timeout = 1,
+    Error = 4,
+    EndOfStream = 5,
+}
+
+impl model::Session for Session {
+    type Scratch = Scratch;
+
+    fn connection(&self) -> BorrowedFd<'_> {
+        self.context.connection()
+    }
+
+    fn serve(&mut self, scratch: &mut Scratch, hang_up: bool) -> Next {
+        self.guarded(|session| session.receive(scratch, hang_up))
+    }
+
+    fn expire(&mut self) {
+        self.guarded(|session| session.disconnect(ReadEnd::Timeout));
+    }
+
+    fn in_message(&self) -> bool {
+        self.in_message
+    }
+}
+
+impl Session {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Session { context, kept: None, in_message: false }
+    }
+
+    /// Takes one step. A panic in it, whether the library's or that of a filter written in Rust, ends this session and
+    /// nothing else.
+    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Next) -> Next {
+        let next = catch_unwind(AssertUnwindSafe(|| step(self))).unwrap_or_else(|_| {
+            self.context.report(Level::Error, format_args!("internal error, the session is ended"));
+            // The filter still frees what it holds, unless that is what fails.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                self.context.core().engine.handle_disconnect();
+                self.run_callbacks(&mut []);
+            }));
+            Next::End
+        });
+        self.in_message = next != Next::End && self.context.core().engine.in_message();
+        if next == Next::End {
+            self.context.check_private();
+        }
+        next
+    }
+
+    /// Reads once and serves every whole frame.
+    fn receive(&mut self, scratch: &mut Scratch, hang_up: bool) -> Next {
+        let mut buffer = scratch.take(self.kept.take().map(|kept| *kept));
+        let next = match buffer.fill(|room| socket::receive(self.context.connection(), room)) {
+            Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream),
+            Ok((_, full)) => match self.serve_frames(&mut buffer) {
+                Next::Wait if full || hang_up => Next::More,
+                next => next,
+            },
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => Next::Wait,
+                io::ErrorKind::Interrupted => Next::More,
+                _ => {
+                    self.context.report(Level::Error, format_args!("read returned -1: {error}"));
+                    self.disconnect(ReadEnd::Error)
+                }
+            },
+        };
+        self.kept = scratch.give_back(buffer).map(Box::new);
+        next
+    }
+
+    fn serve_frames(&mut self, buffer: &mut Buffer) -> Next {
+        loop {
+            let limit = self.context.core().engine.limit();
+            match frame::parse(buffer.received(), limit) {
+                Ok(Some(header)) if header.frame_len() <= buffer.received().len() => {
+                    let payload = &mut buffer.received()[HEADER_LEN..header.frame_len()];
+                    if self.serve_command(header.code, payload) == Next::End {
+                        return Next::End;
+                    }
+                    buffer.consume(header.frame_len());
+                }
+                Ok(Some(header)) => {
+                    buffer.expect(header.frame_len());
+                    return Next::Wait;
+                }
+                Ok(None) => return Next::Wait,
+                Err(error) => {
+                    self.context.core().engine.handle_frame_error(error);
+                    return self.run_callbacks(&mut []);
+                }
+            }
+        }
+    }
+
+    fn serve_command(&mut self, code: u8, payload: &mut [u8]) -> Next {
+        let context = &self.context;
+        context.debug(4, || format!("got cmd '{}' len {}", code.escape_ascii(), payload.len()));
+        let mut core = context.core();
+        context.debug(5, || {
+            let wanted = CommandCode::from_letter(code).and_then(State::after);
+            let state = core.engine.state();
+            let wanted = wanted.unwrap_or(state) as u8;
+            format!("cur {} new {wanted} nextmask {:x}", state as u8, state.successors())
+        });
+        core.engine.handle_command(code, payload);
+        drop(core);
+        if self.run_callbacks(payload) == Next::End {
+            return Next::End;
+        }
+        if self.context.server.aborting() {
+            self.context.debug(3, || "abort".into());
+            self.context.core().engine.handle_disconnect();
+            return self.run_callbacks(&mut []);
+        }
+        Next::Wait
+    }
+
+    /// Runs the callbacks that are due, and sends what answers the command.
+    fn run_callbacks(&mut self, payload: &mut [u8]) -> Next {
+        let context = &*self.context;
+        let filter = context.server.filter();
+        let mut core = context.core();
+        loop {
+            context.tell(&mut core.engine.poll_notice());
+            let Some(mut callback) = core.engine.poll_callback(payload) else {
+                if core.engine.is_finished() {
+                    break;
+                }
+                if context.flush(&mut core) {
+                    return Next::Wait;
+                }
+                context.report(Level::Error, format_args!("the reply could not be sent"));
+                core.engine.handle_disconnect();
+                continue;
+            };
+            drop(core);
+            let value = filter.call(context, &mut callback);
+            core = context.core();
+            match callback {
+                _ if core.is_broken() && !core.engine.is_finished() => core.engine.handle_disconnect(),
+                Callback::Negotiate(offer) => core.engine.answer_negotiation(value, &offer),
+                _ => core.engine.answer(value),
+            }
+        }
+        context.flush(&mut core);
+        let failure = core.engine.failure();
+        drop(core);
+        context.tell_failure(failure);
+        Next::End
+    }
+
+    fn disconnect(&mut self, end: ReadEnd) -> Next {
+        self.context.debug(5, || format!("mi_engine: mi_rd_cmd error ({:x})", end as u8));
+        self.context.core().engine.handle_disconnect();
+        self.run_callbacks(&mut [])
+    }
+}
+
+/// Telling the operator about a session.
+impl Context {
+    fn report(&self, level: Level, text: std::fmt::Arguments<'_>) {
+        self.server.report(level, format_args!("[{}] {text}", self.number));
+    }
+
+    /// Writes a line of debug output if the filter has asked for more than `level`.
+    fn debug(&self, level: i32, text: impl FnOnce() -> String) {
+        self.server.debug(level, || format!("[{}] {}", self.number, text()));
+    }
+
+    fn tell(&self, notice: &mut Option<Notice>) {
+        match notice.take() {
+            None => {}
+            Some(notice @ (Notice::BrokenPromise { .. } | Notice::ReplyDue(_))) => {
+                self.report(Level::Error, format_args!("{notice}"));
+            }
+            Some(notice @ Notice::Negotiated { .. }) => self.debug(3, || notice.to_string()),
+            Some(notice @ Notice::Ignored { .. }) => self.debug(1, || notice.to_string()),
+        }
+    }
+
+    fn tell_failure(&self, failure: Option<Failure>) {
+        let number = self.number;
+        match failure {
+            None | Some(Failure::Connection) => {}
+            Some(Failure::Negotiation(error)) => {
+                self.server.report(Level::Error, format_args!("st_optionneg[{number}]: {error}"));
+            }
+            Some(Failure::Payload(CommandCode::Connect, error)) if error != PayloadError::Unterminated => {
+                self.server.report(Level::Error, format_args!("connect[{number}]: {error}"));
+            }
+            Some(failure) => {
+                self.debug(1, || failure.to_string());
+                self.report(Level::Error, format_args!("{failure}"));
+            }
+        }
+    }
+
+    /// The filter should have freed its own data by now.
+    fn check_private(&self) {
+        if !self.private().is_null() {
+            self.server.report_private_data();
+        }
+    }
+}

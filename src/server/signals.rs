@@ -1,0 +1,54 @@
+//! The signals that stop a filter: blocked everywhere, and waited for by a thread of their own.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
+
+use super::stop::{self, Level};
+use crate::sys::signal::{self, Mask};
+
+/// While it exists HUP, TERM and INT stop the run. They are blocked in the thread that made it and in all threads that
+/// start later, and so in callbacks and in programs that callbacks start.
+pub(super) struct Signals {
+    former: Mask,
+    waiting: Option<JoinHandle<()>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Signals {
+    pub(super) fn take() -> io::Result<Self> {
+        let former = Mask::stopping().block()?;
+        let over = Arc::new(AtomicBool::new(false));
+        let mut signals = Signals { former, waiting: None, over: Arc::clone(&over) };
+        let thread = std::thread::Builder::new().name("milter-signals".into());
+        signals.waiting = Some(thread.spawn(move || wait(&over))?);
+        Ok(signals)
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            self.over.store(true, SeqCst);
+            signal::send_to_thread(&waiting, signal::STOPPING[0]);
+            // The thread only waits, so it cannot have failed.
+            drop(waiting.join());
+        }
+        self.former.restore();
+    }
+}
+
+/// Takes every stopping signal, also those after the first, until the run is over.
+fn wait(over: &AtomicBool) {
+    // Handlers of the program belong on its own threads.
+    let _ = Mask::all().block();
+    while !over.load(SeqCst) {
+        match Mask::stopping().wait() {
+            _ if over.load(SeqCst) => {}
+            Ok(libc::SIGINT) => stop::raise(Level::Abort),
+            Ok(_) => stop::raise(Level::Stop),
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+}

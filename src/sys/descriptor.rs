@@ -1,0 +1,84 @@
+//! Descriptors: ownership of fresh ones, and what they are.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::check;
+
+/// Lowest descriptor number the library uses for itself.
+const ABOVE_STDIO: libc::c_int = 3;
+
+/// Takes ownership of what a system call has just returned, moved above the standard streams.
+pub(super) fn own(fresh: libc::c_int) -> io::Result<OwnedFd> {
+    let fresh = check(fresh)?;
+    // SAFETY: every caller passes the result of a call that creates a descriptor; nobody else knows it yet.
+    let fresh = unsafe { OwnedFd::from_raw_fd(fresh) };
+    if fresh.as_raw_fd() >= ABOVE_STDIO { Ok(fresh) } else { duplicate(&fresh) }
+}
+
+/// A second descriptor for the same file.
+pub(crate) fn duplicate(file: &OwnedFd) -> io::Result<OwnedFd> {
+    duplicate_raw(file.as_raw_fd())
+}
+
+/// A descriptor of our own for the file behind a number that somebody gave us; fails if it is not open.
+pub(crate) fn duplicate_raw(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_DUPFD_CLOEXEC reads no memory and reports unknown descriptors.
+    own(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, ABOVE_STDIO) })
+}
+
+/// Sets close-on-exec on a descriptor that the program made.
+pub(crate) fn set_close_on_exec(number: RawFd) -> io::Result<()> {
+    // SAFETY: fcntl with F_SETFD reads no memory and reports unknown descriptors.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
+}
+
+/// What a path or descriptor refers to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+    is_socket: bool,
+}
+
+impl Identity {
+    /// Whether it is a socket.
+    pub(crate) fn is_socket(&self) -> bool {
+        self.is_socket
+    }
+
+    /// What is at `path`, not following a link there.
+    pub(crate) fn of_path(path: &CStr) -> io::Result<Self> {
+        let mut status = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: `path` is NUL-terminated, `status` has room for one stat structure.
+        check(unsafe { libc::lstat(path.as_ptr(), status.as_mut_ptr()) })?;
+        // SAFETY: lstat succeeded and so filled the structure.
+        let status = unsafe { status.assume_init() };
+        // The widths of these fields differ from system to system.
+        #[allow(clippy::unnecessary_cast)]
+        Ok(Identity {
+            device: status.st_dev as u64,
+            inode: status.st_ino as u64,
+            is_socket: status.st_mode & libc::S_IFMT == libc::S_IFSOCK,
+        })
+    }
+}
+
+/// Removes a path.
+pub(crate) fn unlink(path: &CStr) -> io::Result<()> {
+    // SAFETY: `path` is NUL-terminated.
+    check(unsafe { libc::unlink(path.as_ptr()) }).map(drop)
+}
+
+/// Writes to a descriptor that may be closed meanwhile; usable in signal handlers.
+pub(super) fn write_raw(number: RawFd, octets: &[u8]) {
+    // SAFETY: the octets are readable; an unknown descriptor is reported, which nobody could act on here.
+    unsafe { libc::write(number, octets.as_ptr().cast(), octets.len()) };
+}
+
+/// The number of a borrowed descriptor, for structures handed to the kernel.
+pub(super) fn number(descriptor: BorrowedFd<'_>) -> RawFd {
+    descriptor.as_raw_fd()
+}

@@ -1,0 +1,49 @@
+//! Waiting for a few descriptors.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use super::check;
+use super::descriptor::number;
+
+/// What to wait for on a descriptor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Something to read, or the peer is gone.
+    Read,
+    /// Room to write, or the peer is gone.
+    Write,
+}
+
+/// Waits until at least one of `descriptors` is ready or the time is up; says which are ready. Without a limit it waits
+/// forever.
+pub(crate) fn wait<const N: usize>(
+    descriptors: [(BorrowedFd<'_>, Interest); N],
+    limit: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    let mut set = descriptors.map(|(descriptor, interest)| libc::pollfd {
+        fd: number(descriptor),
+        events: if interest == Interest::Read { libc::POLLIN } else { libc::POLLOUT },
+        revents: 0,
+    });
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let mut remaining = limit;
+    loop {
+        // SAFETY: `set` holds N entries and is writable.
+        match check(unsafe { libc::poll(set.as_mut_ptr(), N as libc::nfds_t, milliseconds(remaining)) }) {
+            Ok(_) => return Ok(set.map(|entry| entry.revents != 0)),
+            // A signal handler of the program ran.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A limit as poll and epoll take it. Rounded up: waking early would have the caller wait again for less than a
+/// millisecond.
+pub(super) fn milliseconds(limit: Option<Duration>) -> libc::c_int {
+    limit.map_or(-1, |limit| limit.as_micros().div_ceil(1000).min(i32::MAX as u128) as libc::c_int)
+}

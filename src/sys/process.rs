@@ -1,0 +1,67 @@
+//! The process and its threads.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+
+/// Whether the process acts for root.
+pub(crate) fn is_root() -> bool {
+    // SAFETY: no memory is involved, and the call cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Least stack for callbacks where a system's default is smaller (musl: 128 KiB).
+const LEAST_STACK: usize = 1024 * 1024;
+
+/// The stack size that a thread made by `pthread_create` without attributes gets: on glibc the limit on stacks. C
+/// filters rely on it; Rust's threads would get less.
+pub(crate) fn default_stack_size() -> usize {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let mut size = 0;
+    // SAFETY: the attributes are initialised, read and destroyed here, each only if initialising succeeded.
+    unsafe {
+        if libc::pthread_attr_init(attributes.as_mut_ptr()) == 0 {
+            libc::pthread_attr_getstacksize(attributes.as_ptr(), &raw mut size);
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        }
+    }
+    size.max(LEAST_STACK)
+}
+
+/// Sets `errno` of the calling thread.
+pub(crate) fn set_errno(value: libc::c_int) {
+    #[cfg(any(target_os = "linux", target_os = "emscripten"))]
+    // SAFETY: the location is valid for the calling thread's whole life.
+    unsafe {
+        *libc::__errno_location() = value;
+    }
+    #[cfg(any(target_os = "freebsd", target_os = "dragonfly", target_vendor = "apple"))]
+    // SAFETY: the location is valid for the calling thread's whole life.
+    unsafe {
+        *libc::__error() = value;
+    }
+    #[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "android"))]
+    // SAFETY: the location is valid for the calling thread's whole life.
+    unsafe {
+        *libc::__errno() = value;
+    }
+}
+
+/// The value of an environment variable; none in set-uid programs, whose environment is not the administrator's.
+pub(crate) fn environment(name: &CStr) -> Option<CString> {
+    #[cfg(target_os = "linux")]
+    unsafe extern "C" {
+        #[link_name = "secure_getenv"]
+        fn getenv(name: *const libc::c_char) -> *const libc::c_char;
+    }
+    #[cfg(not(target_os = "linux"))]
+    unsafe fn getenv(name: *const libc::c_char) -> *const libc::c_char {
+        // SAFETY: passed on from the only caller, which has a NUL-terminated name.
+        unsafe { if libc::issetugid() != 0 { std::ptr::null() } else { libc::getenv(name) } }
+    }
+    // SAFETY: the name is NUL-terminated. The value is copied at once; like every program that reads its environment
+    // this one relies on nobody changing it meanwhile.
+    unsafe {
+        let value = getenv(name.as_ptr());
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
+    }
+}

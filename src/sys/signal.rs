@@ -1,0 +1,87 @@
+//! Signals: taken by waiting for them, never by a handler.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::thread::JoinHandleExt;
+use std::thread::JoinHandle;
+
+use super::check;
+
+/// The signals that stop a filter.
+pub(crate) const STOPPING: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGTERM, libc::SIGINT];
+
+/// A set of signals.
+#[derive(Clone, Copy)]
+pub(crate) struct Mask(libc::sigset_t);
+
+impl Mask {
+    /// Just [`STOPPING`].
+    pub(crate) fn stopping() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset fills the set, sigaddset gets valid signals of it.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in STOPPING {
+                libc::sigaddset(set.as_mut_ptr(), signal);
+            }
+            Mask(set.assume_init())
+        }
+    }
+
+    /// Every signal.
+    pub(crate) fn all() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigfillset fills the set.
+        unsafe {
+            libc::sigfillset(set.as_mut_ptr());
+            Mask(set.assume_init())
+        }
+    }
+
+    /// Blocks these signals, too, in the calling thread; gives the thread's former mask.
+    pub(crate) fn block(&self) -> io::Result<Mask> {
+        self.change(libc::SIG_BLOCK)
+    }
+
+    /// Makes this the calling thread's mask.
+    pub(crate) fn restore(&self) {
+        let result = self.change(libc::SIG_SETMASK);
+        debug_assert!(result.is_ok(), "a mask that was in force is valid");
+    }
+
+    fn change(&self, how: libc::c_int) -> io::Result<Mask> {
+        let mut former = MaybeUninit::uninit();
+        // SAFETY: both sets are valid for the call; the former mask is written on success.
+        match unsafe { libc::pthread_sigmask(how, &raw const self.0, former.as_mut_ptr()) } {
+            // SAFETY: the call succeeded and so wrote the former mask.
+            0 => Ok(Mask(unsafe { former.assume_init() })),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// Waits for one of these signals, which the caller has blocked.
+    pub(crate) fn wait(&self) -> io::Result<libc::c_int> {
+        let mut signal = 0;
+        // SAFETY: the set is valid and `signal` writable.
+        match unsafe { libc::sigwait(&raw const self.0, &raw mut signal) } {
+            0 => Ok(signal),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Sends a signal to one thread of ours.
+pub(crate) fn send_to_thread<T>(thread: &JoinHandle<T>, signal: libc::c_int) {
+    // SAFETY: a thread that is neither joined nor detached, which the handle guarantees, has a valid identity.
+    unsafe { libc::pthread_kill(thread.as_pthread_t(), signal) };
+}
+
+/// Has writing to a connection without a reader fail instead of ending the process; for the whole process, and as
+/// filters expect for good.
+pub(crate) fn ignore_broken_pipes() -> io::Result<()> {
+    // SAFETY: all-zero octets are a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = libc::SIG_IGN;
+    // SAFETY: `action` is a valid action without a handler; the former one is not asked for.
+    check(unsafe { libc::sigaction(libc::SIGPIPE, &raw const action, std::ptr::null_mut()) }).map(drop)
+}

@@ -1,0 +1,197 @@
+//! Stream sockets.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use super::descriptor::{number, own};
+use super::{check, check_len};
+
+/// Where to listen.
+pub(crate) enum Place<'a> {
+    /// A path in the file system.
+    Path(&'a CStr),
+    /// An IPv4 or IPv6 address and port.
+    Address(SocketAddr),
+}
+
+/// Longest socket path, without its NUL: one octet less than fits, as the reference has it.
+pub(crate) const MAX_PATH: usize = {
+    // SAFETY: all-zero octets are a valid sockaddr_un.
+    let address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_path.len() - 2
+};
+
+/// Backlog unless the filter sets one (`SOMAXCONN`).
+pub(crate) const DEFAULT_BACKLOG: libc::c_int = libc::SOMAXCONN;
+
+/// Makes a stream socket and binds it. Names in the file system get the mode that the umask leaves.
+pub(crate) fn bind(place: &Place<'_>) -> io::Result<OwnedFd> {
+    match place {
+        Place::Path(path) => {
+            let socket = stream(libc::AF_UNIX)?;
+            // SAFETY: all-zero octets are a valid sockaddr_un.
+            let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+            address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+            let path = path.to_bytes();
+            if path.len() > MAX_PATH {
+                return Err(io::ErrorKind::InvalidFilename.into());
+            }
+            for (to, from) in address.sun_path.iter_mut().zip(path) {
+                *to = *from as libc::c_char;
+            }
+            bind_to(&socket, &address)?;
+            Ok(socket)
+        }
+        Place::Address(SocketAddr::V4(wanted)) => {
+            let socket = stream(libc::AF_INET)?;
+            set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+            // SAFETY: all-zero octets are a valid sockaddr_in.
+            let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+            address.sin_family = libc::AF_INET as libc::sa_family_t;
+            address.sin_port = wanted.port().to_be();
+            address.sin_addr.s_addr = u32::from_ne_bytes(wanted.ip().octets());
+            bind_to(&socket, &address)?;
+            Ok(socket)
+        }
+        Place::Address(SocketAddr::V6(wanted)) => {
+            let socket = stream(libc::AF_INET6)?;
+            set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+            // SAFETY: all-zero octets are a valid sockaddr_in6.
+            let mut address: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+            address.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            address.sin6_port = wanted.port().to_be();
+            address.sin6_addr.s6_addr = wanted.ip().octets();
+            address.sin6_scope_id = wanted.scope_id();
+            bind_to(&socket, &address)?;
+            Ok(socket)
+        }
+    }
+}
+
+fn stream(family: libc::c_int) -> io::Result<OwnedFd> {
+    #[cfg(not(target_vendor = "apple"))]
+    // SAFETY: no memory is involved.
+    let socket = own(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) });
+    #[cfg(target_vendor = "apple")]
+    // SAFETY: no memory is involved. This system cannot make a socket close-on-exec in one step.
+    let socket = own(unsafe { libc::socket(family, libc::SOCK_STREAM, 0) }).inspect(|socket| {
+        let _ = super::descriptor::set_close_on_exec(socket.as_raw_fd());
+    });
+    socket
+}
+
+fn bind_to<Address>(socket: &OwnedFd, address: &Address) -> io::Result<()> {
+    let len = size_of::<Address>() as libc::socklen_t;
+    // SAFETY: both callers pass a socket address structure of the socket's family, readable for its whole size.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), len) }).map(drop)
+}
+
+/// Starts or goes on listening; does not wait on later accepts.
+pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: libc::c_int) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::listen(number(socket), backlog) })?;
+    // SAFETY: no memory is involved.
+    let flags = check(unsafe { libc::fcntl(number(socket), libc::F_GETFL) })?;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::fcntl(number(socket), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
+/// What kind of socket a descriptor is: `Some` with whether it is an internet socket, `None` for anything but a stream
+/// socket.
+pub(crate) fn stream_family(socket: BorrowedFd<'_>) -> io::Result<Option<Family>> {
+    if option(socket, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM {
+        return Ok(None);
+    }
+    let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: `address` has room for any socket address and `len` says so.
+    check(unsafe { libc::getsockname(number(socket), address.as_mut_ptr().cast(), &raw mut len) })?;
+    // SAFETY: it was zeroed, and all-zero octets are a valid sockaddr_storage whatever getsockname wrote over them.
+    let family = unsafe { address.assume_init() }.ss_family;
+    Ok(Some(Family::from_c(family.into())))
+}
+
+/// The family of a socket, as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// IPv4 or IPv6.
+    Internet,
+    /// Unix-domain, or any other that needs no options of TCP.
+    Local,
+}
+
+impl Family {
+    fn from_c(family: libc::c_int) -> Self {
+        match family {
+            libc::AF_INET | libc::AF_INET6 => Family::Internet,
+            _ => Family::Local,
+        }
+    }
+}
+
+/// Takes a connection. Fails with `WouldBlock` when none is waiting.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let none = std::ptr::null_mut();
+    #[cfg(not(target_vendor = "apple"))]
+    // SAFETY: without an address buffer no memory is involved.
+    let connection = own(unsafe { libc::accept4(number(listener), none, none.cast(), libc::SOCK_CLOEXEC) });
+    #[cfg(target_vendor = "apple")]
+    // SAFETY: without an address buffer no memory is involved.
+    let connection = own(unsafe { libc::accept(number(listener), none, none.cast()) }).inspect(|connection| {
+        let _ = super::descriptor::set_close_on_exec(connection.as_raw_fd());
+    });
+    connection
+}
+
+/// Has the kernel look whether a silent peer is still there.
+pub(crate) fn set_keep_alive(connection: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(connection, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)
+}
+
+/// Has small packets sent at once.
+pub(crate) fn set_no_delay(connection: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(connection, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `value` is readable and `len` is its size.
+    check(unsafe { libc::setsockopt(number(socket), level, name, (&raw const value).cast(), len) }).map(drop)
+}
+
+fn option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `value` is writable and `len` is its size.
+    check(unsafe { libc::getsockopt(number(socket), level, name, (&raw mut value).cast(), &raw mut len) })?;
+    Ok(value)
+}
+
+/// Reads what there is, without waiting. `Ok(0)` is the end of the stream; `WouldBlock` says that nothing is there.
+pub(crate) fn receive(connection: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `room` is writable for its whole length.
+    check_len(unsafe { libc::recv(number(connection), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })
+}
+
+/// Writes as much of `parts`, one after another, as fits, without waiting and without SIGPIPE.
+pub(crate) fn send(connection: BorrowedFd<'_>, parts: &[&[u8]; 2]) -> io::Result<usize> {
+    #[cfg(target_vendor = "apple")]
+    // The library ignores SIGPIPE anyway; this system has no flag for one call.
+    const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+    #[cfg(not(target_vendor = "apple"))]
+    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    if let [only, []] = parts {
+        // SAFETY: the octets are readable.
+        return check_len(unsafe { libc::send(number(connection), only.as_ptr().cast(), only.len(), FLAGS) });
+    }
+    let mut vectors = parts.map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
+    // SAFETY: all-zero octets are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = vectors.as_mut_ptr();
+    message.msg_iovlen = vectors.len() as _;
+    // SAFETY: the message names `vectors`, each of which names readable octets; sendmsg only reads them.
+    check_len(unsafe { libc::sendmsg(number(connection), &raw const message, FLAGS) })
+}

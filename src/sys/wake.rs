@@ -1,0 +1,50 @@
+//! A descriptor that becomes readable, and stays so, when somebody calls: from any thread or signal handler.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use super::descriptor;
+
+/// The side that waits.
+pub(crate) struct Wake {
+    readable: OwnedFd,
+    #[cfg(not(target_os = "linux"))]
+    writable: OwnedFd,
+}
+
+impl Wake {
+    #[cfg(target_os = "linux")]
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no memory is involved.
+        let readable = descriptor::own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        Ok(Wake { readable })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn new() -> io::Result<Self> {
+        let (readable, writable) = io::pipe()?;
+        Ok(Wake {
+            readable: descriptor::duplicate(&readable.into())?,
+            writable: descriptor::duplicate(&writable.into())?,
+        })
+    }
+
+    /// What [`call`] takes.
+    pub(crate) fn number(&self) -> RawFd {
+        #[cfg(target_os = "linux")]
+        return self.readable.as_raw_fd();
+        #[cfg(not(target_os = "linux"))]
+        return self.writable.as_raw_fd();
+    }
+}
+
+impl AsFd for Wake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.readable.as_fd()
+    }
+}
+
+/// Wakes whoever waits for the [`Wake`] with this number. Usable in signal handlers.
+pub(crate) fn call(number: RawFd) {
+    descriptor::write_raw(number, &1_u64.to_ne_bytes());
+}
