@@ -4,12 +4,12 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 
 use milter_protocol::command::{parse_inet, parse_inet6};
 
-use crate::sys::service::port_of_service;
+use crate::sys::names::{Internet, address_of_host, port_of_service};
 use crate::sys::socket::MAX_PATH;
 
 /// Where a filter listens.
@@ -54,12 +54,6 @@ impl fmt::Display for DescriptionError {
             DescriptionError::BadDescriptor(text) => write!(f, "fd:{text} is not the number of a descriptor"),
         }
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Internet {
-    V4,
-    V6,
 }
 
 impl Description {
@@ -115,7 +109,7 @@ fn internet(family: Internet, text: &[u8]) -> Result<Description, DescriptionErr
         (Some([b'[', numeric @ ..]), _) => {
             bracketed(family, numeric).ok_or_else(|| DescriptionError::BadAddress(lossy(numeric)))?
         }
-        (Some(name), _) => look_up(family, name).ok_or_else(|| DescriptionError::UnknownHost(lossy(name)))?,
+        (Some(name), _) => address_of_host(family, name).ok_or_else(|| DescriptionError::UnknownHost(lossy(name)))?,
     };
     Ok(Description::Address(SocketAddr::new(address, port)))
 }
@@ -139,13 +133,6 @@ fn bracketed(family: Internet, text: &[u8]) -> Option<IpAddr> {
         Internet::V4 => parse_inet(text).filter(|address| !address.is_broadcast()).map(IpAddr::V4),
         Internet::V6 => parse_inet6(text).map(IpAddr::V6),
     }
-}
-
-/// The first address of a name in this family.
-fn look_up(family: Internet, name: &[u8]) -> Option<IpAddr> {
-    let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
-    let mut addresses = (name, 0).to_socket_addrs().ok()?.map(|address| address.ip());
-    addresses.find(|address| address.is_ipv4() == (family == Internet::V4))
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@
 pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
+pub(crate) mod names;
 pub(crate) mod poll;
 pub(crate) mod process;
-pub(crate) mod service;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stdio;
