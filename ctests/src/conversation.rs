@@ -16,6 +16,32 @@ pub struct Setting {
     pub model: Option<&'static str>,
 }
 
+impl Setting {
+    /// Our library in its default model.
+    #[must_use]
+    pub fn ours() -> Setting {
+        Setting { library: Library::ours(), model: None }
+    }
+
+    /// Our library in this model.
+    #[must_use]
+    pub fn model(model: &'static str) -> Setting {
+        Setting { library: Library::ours(), model: Some(model) }
+    }
+
+    /// The reference, if it is installed; otherwise the skipped part of `test`.
+    #[must_use]
+    pub fn reference(test: &str) -> Option<Setting> {
+        Library::reference_or_skip(test).map(|library| Setting { library, model: None })
+    }
+
+    /// Ours in the models that run sessions on threads, and the reference if it is installed.
+    #[must_use]
+    pub fn each(test: &str) -> Vec<Setting> {
+        [Setting::ours(), Setting::model("threads")].into_iter().chain(Setting::reference(test)).collect()
+    }
+}
+
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.library.origin(), self.model) {
@@ -47,7 +73,7 @@ pub enum Step {
     Shutdown,
     /// Closes the connection in both directions.
     Close,
-    /// Waits until so many callbacks and calls are on record.
+    /// Waits until so many lines are on record.
     AwaitRecord(usize),
     /// Does nothing for a while.
     Pause(Duration),
@@ -140,7 +166,7 @@ pub fn run(plan: &str, script: &Script, setting: &Setting) -> Transcript {
         let Some(open) = &mut connection else {
             match step {
                 Step::Connect => connection = Some(filter.connect()),
-                Step::AwaitRecord(events) => await_record(&filter, *events),
+                Step::AwaitRecord(lines) => await_record(&filter, *lines),
                 Step::Pause(time) => thread::sleep(*time),
                 _ => {}
             }
@@ -165,7 +191,7 @@ pub fn run(plan: &str, script: &Script, setting: &Setting) -> Transcript {
             },
             Step::Shutdown => open.shutdown(),
             Step::Close => connection = None,
-            Step::AwaitRecord(events) => await_record(&filter, *events),
+            Step::AwaitRecord(lines) => await_record(&filter, *lines),
             Step::Pause(time) => thread::sleep(*time),
         }
     }
@@ -174,9 +200,9 @@ pub fn run(plan: &str, script: &Script, setting: &Setting) -> Transcript {
     Transcript { replies, record: filter.record(), output: filter.end(), survived }
 }
 
-fn await_record(filter: &Filter, events: usize) {
+fn await_record(filter: &Filter, lines: usize) {
     let deadline = Instant::now() + PATIENCE;
-    while filter.record().iter().filter(|event| !event.is_log()).count() < events && Instant::now() < deadline {
+    while filter.record().len() < lines && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(2));
     }
     thread::sleep(SETTLING);

@@ -21,6 +21,8 @@ pub struct Case {
     pub title: String,
     /// Whether it can also be played in other pieces than written.
     pub any_delivery: bool,
+    /// The only library it is for, where the other one does not do the same thing every time.
+    pub only: Option<Origin>,
     /// The lines of the recorder's plan.
     plan: String,
     why: bool,
@@ -124,6 +126,7 @@ impl Case {
             id: id.into(),
             title: title.into(),
             any_delivery: true,
+            only: None,
             plan: String::new(),
             why: false,
             difference: false,
@@ -140,6 +143,7 @@ impl Case {
         match keyword {
             "why" => self.why = !rest.is_empty(),
             "defect" | "difference" if !rest.is_empty() => self.difference = true,
+            "only" if rest == "ours" => self.only = Some(Origin::Ours),
             "callbacks" | "flags" | "version" | "name" | "before" | "on" => {
                 self.plan.push_str(line);
                 self.plan.push('\n');
@@ -186,9 +190,9 @@ impl Case {
         if !self.why {
             return Err("a line 'why ...' is missing".into());
         }
-        let differs = self.items.iter().any(|item| item.only.is_some());
+        let differs = self.only.is_some() || self.items.iter().any(|item| item.only.is_some());
         if differs != self.difference {
-            return Err("'ours:' and 'reference:' go together with 'defect N' or 'difference ...'".into());
+            return Err("'only', 'ours:' and 'reference:' need 'defect N' or 'difference ...', and it them".into());
         }
         for origin in [Origin::Ours, Origin::Reference] {
             let mut ended = false;
@@ -220,6 +224,7 @@ impl Case {
         let mut steps = vec![Step::Connect];
         let mut open = true;
         let mut events = 0;
+        let mut logs = 0;
         for item in self.items.iter().filter(|item| item.concerns(origin)) {
             match &item.kind {
                 Kind::Send(pieces) if open => {
@@ -252,13 +257,16 @@ impl Case {
                     open = false;
                 }
                 Kind::Act(Act::Pause(time)) => steps.push(Step::Pause(*time)),
-                Kind::Send(_) | Kind::Log(_) | Kind::Act(_) => {}
+                Kind::Log(severity) => logs += severity.count,
+                Kind::Send(_) | Kind::Act(_) => {}
             }
         }
         if open {
             steps.extend([Step::Shutdown, Step::AwaitEnd]);
-        } else {
-            steps.push(Step::AwaitRecord(events));
+        }
+        // The end of a connection comes after its callbacks, but not always after its log messages.
+        if !open || logs > 0 {
+            steps.push(Step::AwaitRecord(events + logs));
         }
         Script { steps }
     }

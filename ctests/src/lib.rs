@@ -29,6 +29,7 @@ pub use library::{Library, Origin, target_dir, workspace_dir};
 pub use mta::MtaConnection;
 pub use process::{Process, free_port};
 pub use recorder::{Event, Filter, recorder};
+pub use rustix::process::Signal;
 pub use skip::{require_all, skip};
 pub use tempdir::TempDir;
 pub use wire::Frame;

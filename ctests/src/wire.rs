@@ -34,10 +34,33 @@ impl Frame {
 
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match REPLIES.iter().find(|(_, letter, _)| *letter == self.letter) {
-            Some((name, _, Shape::Nothing)) if self.payload.is_empty() => f.write_str(name),
-            Some((name, ..)) => write!(f, "{name} {}", quote(&self.payload)),
-            None => write!(f, "frame {} {}", quote(&[self.letter]), quote(&self.payload)),
+        let Some((name, _, shape)) = REPLIES.iter().find(|(_, letter, _)| *letter == self.letter) else {
+            return write!(f, "frame {} {}", quote(&[self.letter]), quote(&self.payload));
+        };
+        f.write_str(name)?;
+        let mut rest = &self.payload[..];
+        let numbers: &[bool] = match shape {
+            Shape::Options => &[false, true, true],
+            Shape::Indexed => &[false],
+            _ => &[],
+        };
+        for hexadecimal in numbers {
+            let Some((number, after)) = rest.split_first_chunk() else { break };
+            let number = u32::from_be_bytes(*number);
+            if *hexadecimal {
+                write!(f, " {number:x}")?
+            } else {
+                write!(f, " {number}")?
+            }
+            rest = after;
+        }
+        // The last end goes without saying in dialogues.
+        if let (Shape::Strings | Shape::Indexed, Some(strings)) = (shape, rest.strip_suffix(b"\0")) {
+            strings.split(|octet| *octet == 0).try_for_each(|string| write!(f, " {}", quote(string)))
+        } else if rest.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " {}", quote(rest))
         }
     }
 }

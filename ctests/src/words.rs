@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// One word: bare, or quoted with escapes and perhaps repeated (`"x"*3`).
+/// One word: bare, or quoted with escapes and perhaps repeated (`"x"*3`). Quoted ones that touch
+/// each other are one word (`"ab""x"*3`).
 #[derive(Clone, Debug)]
 pub struct Word {
     /// What it stands for.
@@ -116,6 +117,11 @@ fn quoted(text: &str) -> Result<(Word, &str), String> {
         let copies = after[..end].parse().map_err(|_| format!("* needs a number: {text}"))?;
         octets = octets.repeat(copies);
         rest = &after[end..];
+    }
+    if rest.starts_with('"') {
+        let (next, after) = quoted(rest)?;
+        octets.extend(next.octets);
+        rest = after;
     }
     Ok((Word { octets, quoted: true }, rest))
 }

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, fs, sync::Arc};
 
 use ctests::{
-    Library, Setting,
+    Library, Origin, Setting,
     conversation::{self, Script},
     dialogue::{self, Case},
     verdict, workspace_dir,
@@ -17,22 +17,25 @@ type Delivery = (&'static str, fn(&Script) -> Script);
 const DELIVERIES: [Delivery; 3] =
     [("", Script::clone), ("::octets", Script::in_octets), ("::segment", Script::in_one_segment)];
 
+/// A library by name, so that the trials can be listed before anything is built.
+type Candidate = (&'static str, Origin, fn() -> Setting);
+
+fn candidates() -> Vec<Candidate> {
+    let mut candidates: Vec<Candidate> =
+        vec![("ours", Origin::Ours, Setting::ours), ("ours-threads", Origin::Ours, || Setting::model("threads"))];
+    if Library::reference_or_skip("dialogues").is_some() {
+        let setting = || Setting::reference("dialogues").expect("it was there a moment ago");
+        candidates.push(("reference", Origin::Reference, setting));
+    }
+    candidates
+}
+
 fn main() {
     let arguments = Arguments::from_args();
-    let trials = if arguments.list { trials(&[]) } else { trials(&settings()) };
-    libtest_mimic::run(&arguments, trials).exit();
+    libtest_mimic::run(&arguments, trials()).exit();
 }
 
-fn settings() -> Vec<Setting> {
-    let mut settings: Vec<Setting> =
-        [None, Some("threads")].map(|model| Setting { library: Library::ours(), model }).into();
-    if let Some(library) = Library::reference_or_skip("dialogues") {
-        settings.push(Setting { library, model: None });
-    }
-    settings
-}
-
-fn trials(settings: &[Setting]) -> Vec<Trial> {
+fn trials() -> Vec<Trial> {
     let directory = workspace_dir().join("ctests/dialogues");
     let mut files: Vec<_> = fs::read_dir(&directory)
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
@@ -41,6 +44,7 @@ fn trials(settings: &[Setting]) -> Vec<Trial> {
         .collect();
     files.sort();
 
+    let candidates = candidates();
     let mut known = HashSet::new();
     let mut trials = Vec::new();
     for path in files {
@@ -50,11 +54,14 @@ fn trials(settings: &[Setting]) -> Vec<Trial> {
         for case in cases {
             assert!(known.insert(case.id.clone()), "{}: case {} is there twice", path.display(), case.id);
             let case = Arc::new(case);
-            for &setting in settings {
+            for &(library, origin, setting) in &candidates {
+                if case.only.is_some_and(|only| only != origin) {
+                    continue;
+                }
                 for delivery in DELIVERIES.into_iter().take(if case.any_delivery { 3 } else { 1 }) {
-                    let name = format!("{subject}::{}::{setting}{}", case.id, delivery.0);
+                    let name = format!("{subject}::{}::{library}{}", case.id, delivery.0);
                     let case = Arc::clone(&case);
-                    trials.push(Trial::test(name, move || play(&case, &setting, delivery)));
+                    trials.push(Trial::test(name, move || play(&case, &setting(), delivery)));
                 }
             }
         }
