@@ -1,0 +1,162 @@
+//! What filter and MTA agreed on.
+
+use milter_protocol::{Actions, Reply, Stage, Steps};
+
+use crate::failure::Failure;
+use crate::mta::Mta;
+
+/// The filter's answer to the MTA's offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negotiation {
+    /// Protocol version of the session.
+    pub version: u32,
+    /// What the filter may do.
+    pub actions: Actions,
+    /// What is left out, added or not answered.
+    pub steps: Steps,
+    /// Macros that the filter asks for, by stage.
+    pub macros: Vec<(Stage, Vec<u8>)>,
+}
+
+const ACTIONS: [(Actions, &str); 9] = [
+    (Actions::ADD_HEADERS, "add headers"),
+    (Actions::CHANGE_HEADERS, "change headers"),
+    (Actions::CHANGE_BODY, "replace the body"),
+    (Actions::CHANGE_SENDER, "change the sender"),
+    (Actions::ADD_RECIPIENTS, "add recipients"),
+    (Actions::ADD_RECIPIENTS_WITH_ARGUMENTS, "add recipients with arguments"),
+    (Actions::DELETE_RECIPIENTS, "delete recipients"),
+    (Actions::QUARANTINE, "quarantine"),
+    (Actions::REQUEST_MACROS, "choose macros"),
+];
+
+const UNWANTED: [(Steps, &str); 9] = [
+    (Steps::NO_CONNECT, "connect"),
+    (Steps::NO_HELO, "helo"),
+    (Steps::NO_MAIL, "mail"),
+    (Steps::NO_RCPT, "rcpt"),
+    (Steps::NO_DATA, "data"),
+    (Steps::NO_HEADERS, "headers"),
+    (Steps::NO_EOH, "end of headers"),
+    (Steps::NO_BODY, "body"),
+    (Steps::NO_UNKNOWN, "unknown commands"),
+];
+
+const UNANSWERED: [(Steps, &str); 9] = [
+    (Steps::NR_CONNECT, "connect"),
+    (Steps::NR_HELO, "helo"),
+    (Steps::NR_MAIL, "mail"),
+    (Steps::NR_RCPT, "rcpt"),
+    (Steps::NR_DATA, "data"),
+    (Steps::NR_HEADER, "headers"),
+    (Steps::NR_EOH, "end of headers"),
+    (Steps::NR_BODY, "body"),
+    (Steps::NR_UNKNOWN, "unknown commands"),
+];
+
+const EXTRAS: [(Steps, &str); 3] = [
+    (Steps::SKIP, "may skip the rest of the body"),
+    (Steps::REJECTED_RCPT, "sees rejected recipients"),
+    (Steps::LEADING_SPACE, "keeps blanks before header values"),
+];
+
+impl Negotiation {
+    /// Takes the answer apart and checks it as the MTA does.
+    pub fn check(mta: Mta, reply: Reply<'_>) -> Result<Self, Failure> {
+        let refuse = |reason: String| Err(Failure::Negotiation { reason });
+        let Reply::Negotiated { version, actions, steps, macros } = reply else {
+            return refuse("the filter answered the offer with something else".to_owned());
+        };
+        let offer = mta.offer();
+        let too_old = mta == Mta::Sendmail && version < 2;
+        if version > offer.version || too_old {
+            return refuse(format!("the filter wants protocol version {version}, {} speaks 2 to 6", mta.name()));
+        }
+        if !offer.actions.contains(actions) {
+            let surplus = (actions - offer.actions).bits();
+            return refuse(format!("the filter asks for actions that nobody offered: 0x{surplus:x}"));
+        }
+        // Postfix takes any steps; Sendmail refuses unknown ones, except for the sizes it may have offered.
+        if mta == Mta::Sendmail && !offer.steps.contains(steps - Steps::INTERNAL) {
+            let surplus = (steps - Steps::INTERNAL - offer.steps).bits();
+            return refuse(format!("the filter asks for protocol steps that nobody offered: 0x{surplus:x}"));
+        }
+        let macros = macros.into_iter().map(|(stage, names)| (stage, names.to_vec())).collect();
+        Ok(Negotiation { version, actions, steps, macros })
+    }
+
+    /// The agreement in words: what about, and what was agreed. Empty parts are left out.
+    pub fn words(&self) -> Vec<(&'static str, String)> {
+        let steps = |table: &[(Steps, &str)]| {
+            let names = table.iter().filter(|(step, _)| self.steps.contains(*step)).map(|(_, name)| *name);
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let actions = ACTIONS.iter().filter(|(action, _)| self.actions.contains(*action)).map(|(_, name)| *name);
+        let actions = actions.collect::<Vec<_>>().join(", ");
+        let macros = self.macros.iter().map(|(stage, names)| {
+            let names = String::from_utf8_lossy(names);
+            format!("{}: {}", stage_name(*stage), if names.is_empty() { "none" } else { &names })
+        });
+        let mut words = vec![
+            ("version", self.version.to_string()),
+            ("may", if actions.is_empty() { "change nothing".to_owned() } else { actions }),
+            ("does not want", steps(&UNWANTED)),
+            ("does not answer", steps(&UNANSWERED)),
+            ("and", steps(&EXTRAS)),
+            ("macros", macros.collect::<Vec<_>>().join("; ")),
+        ];
+        words.retain(|(_, text)| !text.is_empty());
+        words
+    }
+}
+
+fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Connect => "connect",
+        Stage::Helo => "helo",
+        Stage::Mail => "mail",
+        Stage::Rcpt => "rcpt",
+        Stage::Data => "data",
+        Stage::Eom => "end of message",
+        Stage::Eoh => "end of headers",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(version: u32, actions: u32, steps: u32) -> Reply<'static> {
+        let (actions, steps) = (Actions::from_bits_retain(actions), Steps::from_bits_retain(steps));
+        Reply::Negotiated { version, actions, steps, macros: vec![(Stage::Eom, b"i"), (Stage::Helo, b"")] }
+    }
+
+    #[test]
+    fn answers_beyond_the_offer_are_refused() {
+        for mta in [Mta::Postfix, Mta::Sendmail] {
+            assert!(Negotiation::check(mta, reply(6, 0x1ff, 0x1f_ffff)).is_ok());
+            assert!(Negotiation::check(mta, reply(7, 0, 0)).is_err());
+            assert!(Negotiation::check(mta, reply(6, 0x200, 0)).is_err());
+            assert!(Negotiation::check(mta, Reply::Continue).is_err());
+        }
+        assert!(Negotiation::check(Mta::Postfix, reply(6, 0, 0x20_0000)).is_ok());
+        assert!(Negotiation::check(Mta::Sendmail, reply(6, 0, 0x20_0000)).is_err());
+        assert!(Negotiation::check(Mta::Sendmail, reply(6, 0, 0x1000_0000)).is_ok());
+        assert!(Negotiation::check(Mta::Sendmail, reply(1, 0, 0)).is_err());
+    }
+
+    #[test]
+    fn agreements_read_as_words() {
+        let negotiation = Negotiation::check(Mta::Postfix, reply(6, 0x1, 0x502)).unwrap();
+        assert_eq!(
+            negotiation.words(),
+            [
+                ("version", "6".to_owned()),
+                ("may", "add headers".to_owned()),
+                ("does not want", "helo, unknown commands".to_owned()),
+                ("and", "may skip the rest of the body".to_owned()),
+                ("macros", "end of message: i; helo: none".to_owned()),
+            ]
+        );
+    }
+}

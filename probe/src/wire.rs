@@ -1,0 +1,170 @@
+//! The connection: frames out and in, with deadlines.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use milter_protocol::CommandCode;
+use milter_protocol::frame::{self, FrameError};
+
+use crate::failure::Failure;
+use crate::stranger;
+
+/// Largest reply taken from a filter, in octets of payload. Libraries send at most 1 MiB; text of another protocol
+/// reads as a length far beyond this.
+const REPLY_LIMIT: usize = 16 << 20;
+
+/// Octets that a collecting wire holds back at most (the stream buffer of Postfix).
+const COLLECTED: usize = 4096;
+
+/// Octets asked of the system at once.
+const READ_AT_ONCE: usize = 64 << 10;
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// A Unix socket.
+    Unix(UnixStream),
+    /// A TCP connection.
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    fn set_timeouts(&self, timeout: Duration) -> io::Result<()> {
+        // A zero timeout means none to the system.
+        let timeout = Some(timeout.max(Duration::from_millis(1)));
+        match self {
+            Stream::Unix(stream) => stream.set_read_timeout(timeout).and(stream.set_write_timeout(timeout)),
+            Stream::Tcp(stream) => stream.set_read_timeout(timeout).and(stream.set_write_timeout(timeout)),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tcp(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.write(buffer),
+            Stream::Tcp(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How frames are grouped into writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// One write for each frame (Sendmail).
+    Single,
+    /// Frames are collected until a reply is needed or the buffer is full (Postfix).
+    Collected,
+}
+
+/// One frame of the filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The letter.
+    pub code: u8,
+    /// What follows it.
+    pub payload: Vec<u8>,
+}
+
+/// Frames to and from one filter.
+#[derive(Debug)]
+pub struct Wire {
+    stream: Stream,
+    grouping: Grouping,
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
+}
+
+impl Wire {
+    /// Speaks over `stream`.
+    pub fn new(stream: Stream, grouping: Grouping) -> Self {
+        Wire { stream, grouping, outgoing: Vec::new(), incoming: Vec::new() }
+    }
+
+    /// Sends what `encode` appends: one frame, the command `stage` or its macros.
+    pub fn send(
+        &mut self,
+        stage: CommandCode,
+        timeout: Duration,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Failure> {
+        encode(&mut self.outgoing);
+        match self.grouping {
+            Grouping::Collected if self.outgoing.len() < COLLECTED => Ok(()),
+            _ => self.flush(stage, timeout),
+        }
+    }
+
+    /// Writes everything that was held back.
+    pub fn flush(&mut self, stage: CommandCode, timeout: Duration) -> Result<(), Failure> {
+        let sent = self.stream.set_timeouts(timeout).and_then(|()| self.stream.write_all(&self.outgoing));
+        self.outgoing.clear();
+        sent.map_err(|error| failure(&error, stage, timeout))
+    }
+
+    /// Waits for the next frame, the answer to `stage`, for at most `timeout`.
+    pub fn receive(&mut self, stage: CommandCode, timeout: Duration) -> Result<Frame, Failure> {
+        self.flush(stage, timeout)?;
+        let deadline = Instant::now() + timeout;
+        loop {
+            match frame::parse(&self.incoming, REPLY_LIMIT) {
+                Ok(Some(header)) if self.incoming.len() >= header.frame_len() => {
+                    let payload = self.incoming[frame::HEADER_LEN..header.frame_len()].to_vec();
+                    self.incoming.drain(..header.frame_len());
+                    return Ok(Frame { code: header.code, payload });
+                }
+                Ok(_) => {}
+                Err(FrameError::Empty) => {
+                    return Err(Failure::Breach { stage, reason: "a packet of length zero".to_owned() });
+                }
+                Err(FrameError::TooLong { .. }) => return Err(self.stranger()),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let read = if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { self.read_more(left) };
+            match read {
+                Ok(0) if stage == CommandCode::Negotiate && !self.incoming.is_empty() => return Err(self.stranger()),
+                Ok(0) => return Err(Failure::Closed { stage }),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failure(&error, stage, timeout)),
+            }
+        }
+    }
+
+    fn read_more(&mut self, timeout: Duration) -> io::Result<usize> {
+        self.stream.set_timeouts(timeout)?;
+        let held = self.incoming.len();
+        self.incoming.resize(held + READ_AT_ONCE, 0);
+        let read = self.stream.read(&mut self.incoming[held..]);
+        self.incoming.truncate(held + *read.as_ref().unwrap_or(&0));
+        read
+    }
+
+    fn stranger(&self) -> Failure {
+        Failure::Stranger { said: stranger::quote(&self.incoming), kind: stranger::kind(&self.incoming) }
+    }
+}
+
+fn failure(error: &io::Error, stage: CommandCode, timeout: Duration) -> Failure {
+    match error.kind() {
+        // A socket's timeout shows as either of the two, depending on the system.
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::Timeout { stage, after: timeout },
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::Closed { stage },
+        _ => Failure::Broken { stage, reason: error.to_string() },
+    }
+}
