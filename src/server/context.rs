@@ -36,7 +36,7 @@ pub(crate) struct Context {
 /// The part of a session that changes.
 pub(super) struct Core {
     pub(super) engine: Engine,
-    /// Nothing can be sent any more: a write failed and may have left half a packet.
+    /// Why nothing can be sent any more: a write failed and may have left half a packet.
     broken: Option<io::ErrorKind>,
 }
 
@@ -166,7 +166,9 @@ impl Context {
 }
 
 impl Core {
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.is_some()
+    /// Whether to give the session up because of a write that failed. If the peer has merely gone, what it said before
+    /// is still worth serving.
+    pub(super) fn is_lost(&self) -> bool {
+        self.broken.is_some_and(|kind| !matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset))
     }
 }

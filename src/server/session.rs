@@ -155,10 +155,11 @@ impl Session {
                 if core.engine.is_finished() {
                     break;
                 }
-                if context.flush(&mut core) {
+                context.flush(&mut core);
+                if !core.is_lost() {
                     return Next::Wait;
                 }
-                context.report(Level::Error, format_args!("the reply could not be sent"));
+                context.report(Level::Error, format_args!("the MTA does not take the reply"));
                 core.engine.handle_disconnect();
                 continue;
             };
@@ -166,7 +167,7 @@ impl Session {
             let value = filter.call(context, &mut callback);
             core = context.core();
             match callback {
-                _ if core.is_broken() && !core.engine.is_finished() => core.engine.handle_disconnect(),
+                _ if core.is_lost() && !core.engine.is_finished() => core.engine.handle_disconnect(),
                 Callback::Negotiate(offer) => core.engine.answer_negotiation(value, &offer),
                 _ => core.engine.answer(value),
             }
