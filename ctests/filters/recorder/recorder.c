@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "recorder.h"
 
@@ -264,6 +265,8 @@ int main(int argc, char **argv)
 		return report_inheritance(argv[2]);
 	if (argc < 3 || argc > 4)
 		fail("usage: recorder PLAN RECORD [SOCKET]");
+	/* Whatever the program that started us has left open. */
+	close_range(3, ~0U, 0);
 	program_path = argv[0];
 	journal_path = argv[2];
 	plan_read(argv[1], socket);

@@ -1,0 +1,396 @@
+//! From smfi_register to the end of the process: registration, start, the surroundings in which
+//! programs call smfi_main. The numbers are those of the tables in `ctests/README.md`.
+
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use ctests::{Compile, Filter, Library, MtaConnection, Process, Setting, TempDir, free_port, skip};
+
+const OFFER: &str = "OPTNEG 6 1ff 1fffff";
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+/// Runs a plan to its end and returns the record.
+fn complete(setting: &Setting, plan: &str) -> Vec<String> {
+    complete_in(setting, plan, TempDir::new())
+}
+
+fn complete_in(setting: &Setting, plan: &str, directory: TempDir) -> Vec<String> {
+    let mut filter = Filter::launch(setting, plan, directory);
+    let status = filter.process().wait(SECONDS(20));
+    assert!(
+        status.is_some_and(|status| status.success()),
+        "{setting}: {status:?}\n{plan}\n{}\n{}",
+        filter.lines().join("\n"),
+        filter.output()
+    );
+    filter.lines()
+}
+
+/// The record without log messages.
+fn quiet(lines: &[String]) -> Vec<&str> {
+    lines.iter().map(String::as_str).filter(|line| !line.starts_with("log ")).collect()
+}
+
+fn errors(lines: &[String]) -> usize {
+    lines.iter().filter(|line| line.starts_with("log 3 ")).count()
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
+}
+
+fn start_steps(steps: &[&str]) -> String {
+    steps.iter().map(|step| format!("start {step}\n")).collect()
+}
+
+/// A directory that every user may write to.
+fn shared_directory() -> TempDir {
+    let directory = TempDir::new();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).expect("our own directory");
+    directory
+}
+
+#[test]
+fn l01_versions_of_register() {
+    let refused = ["0", "1", "5", "6", "0x01000100", "0x02000001", "-1"];
+    let taken = ["2", "3", "4", "0x01000000", "0x01000002", "0x0100007f", "0x81000001", "0x01800001"];
+    for setting in Setting::each("l01_versions_of_register") {
+        for (versions, result, logged) in [(&refused[..], "register -1", 1), (&taken[..], "register 0", 0)] {
+            let plan: String =
+                versions.iter().map(|version| format!("start use-version {version}\nstart register\n")).collect();
+            let lines = complete(&setting, &plan);
+            assert_eq!(quiet(&lines), vec![result; versions.len()], "{setting}");
+            assert_eq!(errors(&lines), logged * versions.len(), "{setting}");
+        }
+    }
+}
+
+#[test]
+fn l02_calls_without_context() {
+    for setting in Setting::each("l02_calls_without_context") {
+        let lines = complete(&setting, "start without-context all\n");
+        assert_eq!(lines[..2], ["getpriv NULL", "setpriv -1"], "{setting}");
+        assert_eq!(lines.len(), 15, "{setting}");
+        let failed = |line: &String| line.ends_with(" -1") || line.ends_with(" NULL");
+        assert!(lines.iter().all(failed), "{setting}: {lines:?}");
+    }
+}
+
+#[test]
+fn defect_25_calls_that_crashed() {
+    let ours = Setting::ours();
+    assert_eq!(complete(&ours, "start without-context setsymlist\n"), ["setsymlist -1"]);
+    let lines = complete(&ours, &start_steps(&["setconn $socket", "main"]));
+    assert_eq!(quiet(&lines)[0], "setconn 0");
+    assert!(quiet(&lines)[1].starts_with("main -1"), "{lines:?}");
+}
+
+#[test]
+fn defect_40_failed_register() {
+    let plan = start_steps(&["setconn $socket", "use-version 99", "register", "opensocket", "main"]);
+    let lines = complete(&Setting::ours(), &plan);
+    assert_eq!(quiet(&lines)[..3], ["setconn 0", "register -1", "opensocket -1"]);
+    assert!(quiet(&lines)[3].starts_with("main -1"), "{lines:?}");
+}
+
+#[test]
+fn d16_register_again_and_again() {
+    for setting in Setting::each("d16_register_again_and_again") {
+        let plan = start_steps(&[
+            "use-version 99",
+            "register",
+            "use-version 2",
+            "register",
+            "use-version 0x01000001",
+            "register",
+            "setconn $socket",
+            "opensocket",
+            "main",
+        ]) + "callbacks close negotiate\n";
+        let filter = Filter::launch(&setting, &plan, TempDir::new());
+        filter.wait_for("opensocket 0");
+        assert!(filter.connect().ask(OFFER).starts_with("OPTNEG"), "{setting}");
+        filter.wait_for("negotiate");
+        let lines = filter.lines();
+        assert_eq!(quiet(&lines)[..3], ["register -1", "register 0", "register 0"], "{setting}");
+    }
+}
+
+#[test]
+fn setters_check_their_arguments() {
+    for setting in Setting::each("setters_check_their_arguments") {
+        let lines = complete(
+            &setting,
+            &start_steps(&[
+                "setconn NULL",
+                "setconn \"\"",
+                "opensocket",
+                "register",
+                "opensocket",
+                "main",
+                "setbacklog 0",
+                "setbacklog -1",
+                "setbacklog 1",
+                "settimeout -5",
+                "settimeout 2147483647",
+                "setdbg -1",
+                "setdbg 0",
+                "setmaxdatasize 100",
+                "setmaxdatasize 65535",
+                "version",
+                "stop",
+            ]),
+        );
+        let expected = [
+            "setconn -1",
+            "setconn -1",
+            "opensocket -1",
+            "register 0",
+            "opensocket -1",
+            "main -1",
+            "setbacklog -1",
+            "setbacklog -1",
+            "setbacklog 0",
+            "settimeout 0",
+            "settimeout 0",
+            "setdbg 0",
+            "setdbg 0",
+            "setmaxdatasize 65535",
+            "setmaxdatasize 100",
+            "version 0 1.0.1",
+            "version of nothing 0",
+            "stop 0",
+        ];
+        // What errno says about a call out of order is not defined.
+        let lines: Vec<&str> =
+            quiet(&lines).into_iter().map(|line| line.split(" errno").next().unwrap_or(line)).collect();
+        assert_eq!(lines, expected, "{setting}");
+    }
+}
+
+#[test]
+fn d19_calls_in_other_orders() {
+    let orders = [
+        ["register", "settimeout 60", "setbacklog 5", "setdbg 0", "setconn $socket", "main"],
+        ["settimeout 60", "setdbg 0", "setconn $socket", "setbacklog 5", "register", "main"],
+    ];
+    for setting in Setting::each("d19_calls_in_other_orders") {
+        for order in orders {
+            let mut filter = Filter::launch(&setting, &start_steps(&order), TempDir::new());
+            filter.wait_for(order[4].split(' ').next().expect("a step has a name"));
+            assert_eq!(connect_patiently(&filter).ask(OFFER), "OPTNEG 6 1ff 0", "{setting}");
+            assert!(filter.process().is_alive(), "{setting}");
+        }
+    }
+}
+
+/// Connects to the usual socket of a filter that opens it in smfi_main.
+fn connect_patiently(filter: &Filter) -> MtaConnection {
+    for _ in 0..1000 {
+        if let Ok(connection) = MtaConnection::unix(filter.socket()) {
+            return connection;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("nobody listens on {}: {}", filter.socket().display(), filter.lines().join("\n"));
+}
+
+#[test]
+fn l09_d21_fork_between_opensocket_and_main() {
+    for setting in Setting::each("l09_d21_fork_between_opensocket_and_main") {
+        let plan = start_steps(&["setconn $socket", "register", "opensocket", "threads", "fork", "main"]);
+        let filter = Filter::launch(&setting, &plan, TempDir::new());
+        filter.wait_for("threads 1");
+        let mut mta = filter.connect();
+        assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
+        assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting}");
+    }
+}
+
+#[test]
+fn d27_one_worker_after_another() {
+    for setting in Setting::each("d27_one_worker_after_another") {
+        let plan =
+            start_steps(&["setconn $socket", "register", "opensocket", "supervise 3", "main"]) + "on helo exit 3\n";
+        let mut filter = Filter::launch(&setting, &plan, TempDir::new());
+        filter.wait_for("opensocket 0");
+        for _ in 0..3 {
+            let mut mta = filter.connect();
+            assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
+            assert_eq!(mta.ask("HELO h"), "EOF", "{setting}");
+        }
+        assert!(filter.process().wait(SECONDS(5)).is_some(), "{setting}");
+        let ended = filter.lines().iter().filter(|line| *line == "child ended 3").count();
+        assert_eq!(ended, 3, "{setting}");
+    }
+}
+
+#[test]
+fn d20_all_descriptors_closed_before_main() {
+    for setting in Setting::each("d20_all_descriptors_closed_before_main") {
+        let plan = start_steps(&[
+            "setconn $socket",
+            "register",
+            "settimeout 9",
+            "setbacklog 5",
+            "threads",
+            "descriptors",
+            "close-all",
+            "note closed",
+            "main",
+        ]);
+        let filter = Filter::launch(&setting, &plan, TempDir::new());
+        filter.wait_for("note closed");
+        let lines = filter.lines();
+        assert!(lines.contains(&"threads 1".to_owned()), "{setting}: {lines:?}");
+        assert!(lines.contains(&"descriptors 0 1 2".to_owned()), "{setting}: {lines:?}");
+        let mut mta = connect_patiently(&filter);
+        assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
+        assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting}");
+    }
+}
+
+#[test]
+fn opensocket_leaves_one_descriptor_and_no_thread() {
+    for setting in Setting::each("opensocket_leaves_one_descriptor_and_no_thread") {
+        let plan = start_steps(&["setconn $socket", "register", "opensocket", "threads", "descriptors", "signals"]);
+        let lines = complete(&setting, &plan);
+        let expected = ["threads 1", "descriptors 0 1 2 3", "signals blocked:, PIPE not ignored"];
+        assert_eq!(quiet(&lines)[3..], expected, "{setting}");
+    }
+}
+
+#[test]
+fn d23_umask_decides_the_mode_of_the_socket() {
+    for setting in Setting::each("d23_umask_decides_the_mode_of_the_socket") {
+        for (umask, mode) in [("0777", 0), ("0117", 0o660), ("0", 0o777)] {
+            let steps = [&format!("umask {umask}"), "setconn $socket", "register", "opensocket", "sleep 60000"];
+            let filter = Filter::launch(&setting, &start_steps(&steps), TempDir::new());
+            filter.wait_for("opensocket 0");
+            let metadata = fs::symlink_metadata(filter.socket()).expect("the socket exists");
+            assert_eq!(metadata.permissions().mode() & 0o777, mode, "{setting} umask {umask}");
+        }
+    }
+}
+
+#[test]
+fn d24_the_description_is_the_caller_s() {
+    for setting in Setting::each("d24_the_description_is_the_caller_s") {
+        for description in ["$socket", "local:sock", ":sock2", "sock3"] {
+            let plan = start_steps(&[&format!("setconn {description}"), "register", "opensocket"]);
+            let lines = complete(&setting, &plan);
+            assert_eq!(quiet(&lines), ["setconn 0", "register 0", "opensocket 0"], "{setting} {description}");
+        }
+    }
+}
+
+#[test]
+fn d26_chroot_before_main() {
+    if !is_root() {
+        return skip("d26_chroot_before_main", "root");
+    }
+    for setting in Setting::each("d26_chroot_before_main") {
+        let directory = TempDir::new();
+        fs::create_dir(directory.join("jail")).expect("our own directory");
+        let plan = start_steps(&["setconn unix:/inside", "register", "chroot jail", "note in", "main"]);
+        let filter = Filter::launch(&setting, &plan, directory);
+        filter.wait_for("note in");
+        let inside = filter.directory().join("jail/inside");
+        let mut patience = 1000;
+        while !inside.exists() && patience > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+            patience -= 1;
+        }
+        let mut mta = connect_listening(|| MtaConnection::unix(&inside));
+        assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
+    }
+}
+
+fn connect_listening(connect: impl Fn() -> std::io::Result<MtaConnection>) -> MtaConnection {
+    for _ in 0..1000 {
+        if let Ok(connection) = connect() {
+            return connection;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    connect().expect("a listening filter")
+}
+
+#[test]
+fn d17_descriptors_of_old_headers() {
+    let test = "d17_descriptors_of_old_headers";
+    let expected = [("2", "CONTINUE", "CONTINUE"), ("3", "REJECT", "CONTINUE"), ("4", "REJECT", "TEMPFAIL")];
+    for library in Library::both(test) {
+        for optimisation in ["-O0", "-O2"] {
+            let directory = TempDir::new();
+            let program = Compile::c(library)
+                .source("ctests/filters/old_descriptor.c")
+                .flag(optimisation)
+                .flag("-std=gnu89")
+                .to(directory.join("old"));
+            for (version, unknown, data) in expected {
+                let socket = directory.join(format!("socket{version}"));
+                let mut command = Command::new(&program);
+                command.arg(version).arg(format!("unix:{}", socket.display())).stdout(Stdio::piped());
+                let mut process = Process::spawn(&mut command);
+                let mut ready = [0; 6];
+                let output = process.child().stdout.as_mut().expect("asked for");
+                output.read_exact(&mut ready).expect("the filter starts");
+                process.assert_uses(library);
+                let mut mta = MtaConnection::unix(&socket).expect("a listening filter");
+                assert!(mta.ask(OFFER).starts_with("OPTNEG"));
+                assert_eq!(mta.ask("HELO h"), "CONTINUE");
+                assert_eq!(mta.ask("UNKNOWN x"), unknown, "{} {version}", library.origin());
+                assert_eq!(mta.ask("MAIL <a>"), "CONTINUE");
+                assert_eq!(mta.ask("RCPT <b>"), "CONTINUE");
+                assert_eq!(mta.ask("DATA"), data, "{} {version}", library.origin());
+                drop(mta);
+                assert!(process.is_alive());
+            }
+        }
+    }
+}
+
+#[test]
+fn l10_socket_file_after_a_stop() {
+    let test = "l10_socket_file_after_a_stop";
+    if !is_root() {
+        skip(test, "root");
+    }
+    for setting in Setting::each(test) {
+        let mut users = vec![("setuid 65534", false)];
+        if is_root() {
+            users.push(("note root", true));
+        } else {
+            users[0].0 = "note user";
+        }
+        for (user, stays) in users {
+            let plan = start_steps(&[user, "setconn $socket", "register", "opensocket", "main"]);
+            let mut filter = Filter::launch(&setting, &plan, shared_directory());
+            filter.wait_for("opensocket 0");
+            let answered = filter.connect().ask(OFFER);
+            assert!(answered.starts_with("OPTNEG"), "{setting}");
+            filter.process().signal(ctests::Signal::TERM);
+            assert!(filter.process().wait(SECONDS(10)).is_some(), "{setting}");
+            assert_eq!(filter.socket().exists(), stays, "{setting}, {user}");
+        }
+    }
+}
+
+#[test]
+fn l08_tcp_descriptor_that_does_not_listen() {
+    for setting in Setting::each("l08_tcp_descriptor_that_does_not_listen") {
+        let port = free_port();
+        let plan =
+            start_steps(&[&format!("descriptor 9 inet {port}"), "setconn fd:9", "register", "opensocket", "main"]);
+        let filter = Filter::launch(&setting, &plan, TempDir::new());
+        filter.wait_for("opensocket 0");
+        let mut mta = MtaConnection::tcp("127.0.0.1", port).expect("a listening filter");
+        assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
+    }
+}
