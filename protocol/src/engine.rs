@@ -356,7 +356,7 @@ impl Engine {
         None
     }
 
-    /// What to tell the operator; at most one thing after each input and each answer.
+    /// What to tell the operator; at most one thing after each [`poll_callback`](Self::poll_callback).
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.notice.take()
     }

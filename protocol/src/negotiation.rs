@@ -129,7 +129,7 @@ impl MtaOffer {
         Ok(MtaOffer {
             version,
             actions: if actions.is_empty() { Actions::VERSION_1 } else { actions },
-            steps: or_oldest(offered) - Steps::INTERNAL | size,
+            steps: (or_oldest(offered) - Steps::INTERNAL) | size,
             size,
             limit,
         })
@@ -197,7 +197,7 @@ impl MtaOffer {
         if !self.steps.contains(wire) {
             return Err(NegotiationError::Steps { offered: self.steps.bits(), required: wire.bits() });
         }
-        let wire_steps = wire - Steps::INTERNAL | self.size;
+        let wire_steps = (wire - Steps::INTERNAL) | self.size;
         Ok(Agreement { version: self.version, actions, steps, wire_steps, emulated, limit: self.limit })
     }
 }

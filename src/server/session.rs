@@ -150,8 +150,9 @@ impl Session {
         let filter = context.server.filter();
         let mut core = context.core();
         loop {
-            context.tell(&mut core.engine.poll_notice());
-            let Some(mut callback) = core.engine.poll_callback(payload) else {
+            let callback = core.engine.poll_callback(payload);
+            context.tell(core.engine.poll_notice());
+            let Some(mut callback) = callback else {
                 if core.engine.is_finished() {
                     break;
                 }
@@ -197,8 +198,8 @@ impl Context {
         self.server.debug(level, || format!("[{}] {}", self.number, text()));
     }
 
-    fn tell(&self, notice: &mut Option<Notice>) {
-        match notice.take() {
+    fn tell(&self, notice: Option<Notice>) {
+        match notice {
             None => {}
             Some(notice @ (Notice::BrokenPromise { .. } | Notice::ReplyDue(_))) => {
                 self.report(Level::Error, format_args!("{notice}"));
