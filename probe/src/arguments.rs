@@ -23,6 +23,10 @@ Exit status (of the first message that is not accepted):
   8  the filter did not answer in time
   9  a file could not be read or written";
 
+const CLIENT: &str = "\
+The SMTP client: NAME[ADDRESS], NAME[ADDRESS]:PORT, ADDRESS, or NAME without a known address; the address is IPv4, \
+IPv6 or the path of a Unix socket [default: localhost[127.0.0.1]]";
+
 /// Plays an MTA to a mail filter (milter) and shows what the filter does.
 #[derive(Debug, Parser)]
 #[command(name = "milter-probe", version, arg_required_else_help = true)]
@@ -64,9 +68,8 @@ pub struct Send {
     #[arg(long, value_name = "NAME")]
     pub helo: Option<String>,
 
-    /// The SMTP client: NAME[ADDRESS], NAME[ADDRESS]:PORT, ADDRESS, or NAME without a known address; the address is
-    /// IPv4, IPv6 or the path of a Unix socket [default: localhost[127.0.0.1]]
-    #[arg(long, value_name = "CLIENT", hide_default_value = true, default_value = "localhost[127.0.0.1]")]
+    /// The SMTP client.
+    #[arg(long, value_name = "CLIENT", hide_default_value = true, default_value = "localhost[127.0.0.1]", help = CLIENT)]
     pub client: Client,
 
     /// Value of a macro; repeatable. A macro that no stage asks for is sent with CONNECT
@@ -103,6 +106,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_readme_lists_every_exit_status() {
+        let readme = include_str!("../README.md");
+        for line in EXIT_STATUS.lines().skip(1) {
+            let (status, meaning) = line.trim().split_once("  ").unwrap();
+            assert!(readme.contains(&format!("| {status} | {meaning} |")), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_readme_names_every_option() {
+        let readme = include_str!("../README.md");
+        let command = Arguments::command();
+        let send = command.find_subcommand("send").unwrap();
+        for option in send.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(readme.contains(&format!("`--{option}")), "--{option}");
+        }
     }
 
     #[test]

@@ -37,6 +37,11 @@ pub mod stranger;
 pub mod target;
 pub mod wire;
 
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub use client::Client;
 pub use envelope::{Envelope, Mailbox};
 pub use failure::Failure;

@@ -102,18 +102,18 @@ impl Report {
 
     fn change(&mut self, number: usize, change: &Change, mail: &Mail) -> io::Result<()> {
         let (what, old, new) = match change {
-            Change::AddHeader(header) => ("add header".to_owned(), None, Some(text(header))),
-            Change::InsertHeader(index, header) => (format!("insert header at {index}"), None, Some(text(header))),
+            Change::AddHeader(header) => (format!("add header {}", clean(&header.name)), None, Some(text(header))),
+            Change::InsertHeader(index, header) => {
+                (format!("insert header {} at {index}", clean(&header.name)), None, Some(text(header)))
+            }
             Change::ChangeHeader(index, header, old) => {
-                let what = match old {
-                    Some(_) => format!("change header no. {index}"),
-                    None => format!("change header no. {index}, which is not there: add it"),
-                };
+                let missing = if old.is_none() { ", which is not there: add it" } else { "" };
+                let what = format!("change header {} no. {index}{missing}", clean(&header.name));
                 (what, old.as_ref().map(text), Some(text(header)))
             }
-            Change::DeleteHeader(index, _, Some(old)) => (format!("delete header no. {index}"), Some(text(old)), None),
-            Change::DeleteHeader(index, name, None) => {
-                (format!("delete header {} no. {index}, which is not there", clean(name)), None, None)
+            Change::DeleteHeader(index, name, old) => {
+                let missing = if old.is_none() { ", which is not there" } else { "" };
+                (format!("delete header {} no. {index}{missing}", clean(name)), old.as_ref().map(text), None)
             }
             Change::ChangeSender(sender) => ("change sender".to_owned(), None, Some(sender.to_string())),
             Change::AddRecipient(recipient) => ("add recipient".to_owned(), None, Some(recipient.to_string())),

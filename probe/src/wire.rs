@@ -168,3 +168,65 @@ fn failure(error: &io::Error, stage: CommandCode, timeout: Duration) -> Failure 
         _ => Failure::Broken { stage, reason: error.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use milter_protocol::Command;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pair(grouping: Grouping) -> (Wire, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        (Wire::new(Stream::Unix(near), grouping), far)
+    }
+
+    fn arrived(far: &mut UnixStream) -> usize {
+        far.read(&mut [0; 1 << 20]).unwrap_or(0)
+    }
+
+    #[test]
+    fn single_frames_leave_at_once_collected_ones_when_an_answer_is_needed() {
+        for (grouping, at_once) in [(Grouping::Single, 5), (Grouping::Collected, 0)] {
+            let (mut wire, mut far) = pair(grouping);
+            wire.send(CommandCode::Data, SECOND, |out| Command::Data.encode(out)).unwrap();
+            assert_eq!(arrived(&mut far), at_once);
+            wire.send(CommandCode::Data, SECOND, |out| Command::Data.encode(out)).unwrap();
+            assert!(wire.receive(CommandCode::Data, Duration::from_millis(1)).is_err());
+            assert_eq!(arrived(&mut far), 10 - at_once);
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_leaves_too() {
+        let (mut wire, mut far) = pair(Grouping::Collected);
+        wire.send(CommandCode::Body, SECOND, |out| Command::Body(&[b'x'; COLLECTED]).encode(out)).unwrap();
+        assert_eq!(arrived(&mut far), COLLECTED + frame::HEADER_LEN);
+    }
+
+    #[test]
+    fn frames_are_put_together_from_any_pieces() {
+        let (mut wire, mut far) = pair(Grouping::Single);
+        let octets = b"\0\0\0\x03yab\0\0\0\x01c";
+        let writer = std::thread::spawn(move || {
+            for octet in octets {
+                far.write_all(&[*octet]).unwrap();
+            }
+            far
+        });
+        let receive = |wire: &mut Wire| wire.receive(CommandCode::Mail, SECOND);
+        assert_eq!(receive(&mut wire), Ok(Frame { code: b'y', payload: b"ab".to_vec() }));
+        assert_eq!(receive(&mut wire), Ok(Frame { code: b'c', payload: Vec::new() }));
+        drop(writer.join());
+        assert_eq!(receive(&mut wire), Err(Failure::Closed { stage: CommandCode::Mail }));
+    }
+
+    #[test]
+    fn a_length_of_zero_is_a_breach() {
+        let (mut wire, mut far) = pair(Grouping::Single);
+        far.write_all(&[0; 5]).unwrap();
+        assert!(matches!(wire.receive(CommandCode::Mail, SECOND), Err(Failure::Breach { .. })));
+    }
+}
