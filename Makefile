@@ -49,6 +49,7 @@ library:
 # such archive. Here everything becomes one object in which only the names of the C interface are global.
 archive: library
 	@set -e; built="$(RELEASE)"; stage="$$built/install"; mkdir -p "$$stage"; \
+	if [ "$$stage/libmilter.a" -nt "$$built/libmilter.a" ]; then exit 0; fi; \
 	$(NM) -D --defined-only "$$built/libmilter.so" | awk '{ print $$NF }' > "$$stage/names"; \
 	$(LD) -r --gc-sections --force-group-allocation $$(sed 's/^/-u /' "$$stage/names") \
 		-o "$$stage/milter.o" --whole-archive "$$built/libmilter.a"; \

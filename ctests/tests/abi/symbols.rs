@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Everything that programs may link with, in alphabetical order.
-pub const NAMES: [&str; 28] = [
+pub(crate) const NAMES: [&str; 28] = [
     "mi_stop",
     "sm_strlcpy",
     "smfi_addheader",
