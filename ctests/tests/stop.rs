@@ -1,0 +1,293 @@
+//! The end of service: smfi_stop, signals, and what happens to sessions afterwards.
+
+use std::time::{Duration, Instant};
+
+use ctests::{Filter, MtaConnection, Setting, Signal, TempDir, free_port};
+
+const OFFER: &str = "OPTNEG 6 1ff 1fffff";
+const MOMENT: Duration = Duration::from_secs(1);
+/// The reference looks for a stop every five seconds.
+const TICK: Duration = Duration::from_secs(6);
+/// The longest that smfi_main waits for messages in progress and running callbacks, and some slack.
+const DRAIN: Duration = Duration::from_secs(7);
+
+/// A filter with its socket open, and with these lines in its plan.
+fn serving(setting: &Setting, plan: &str) -> Filter {
+    let plan = format!("start setconn $socket\nstart register\nstart opensocket\nstart main\n{plan}");
+    let filter = Filter::launch(setting, &plan, TempDir::new());
+    filter.wait_for("opensocket 0");
+    filter
+}
+
+/// Opens a session and goes through these commands, each answered with continue.
+fn session(filter: &Filter, commands: &[&str]) -> MtaConnection {
+    let mut mta = filter.connect();
+    assert!(mta.ask(OFFER).starts_with("OPTNEG"));
+    for command in commands {
+        assert_eq!(mta.ask(command), "CONTINUE", "{command}");
+    }
+    mta
+}
+
+/// Waits for the clean end of the process and returns how long that took.
+fn until_end(filter: &mut Filter, limit: Duration) -> Duration {
+    let start = Instant::now();
+    let status = filter.process().wait(limit);
+    assert!(status.is_some_and(|status| status.success()), "{status:?} {}", filter.lines().join("\n"));
+    start.elapsed()
+}
+
+fn ours() -> [Setting; 2] {
+    [Setting::ours(), Setting::model("threads")]
+}
+
+#[test]
+fn l11_signals_to_an_idle_filter() {
+    for setting in Setting::each("l11_signals_to_an_idle_filter") {
+        let limit = if setting.library.origin() == ctests::Origin::Ours { MOMENT } else { TICK };
+        let mut filters = [Signal::TERM, Signal::HUP, Signal::INT].map(|signal| (serving(&setting, ""), signal));
+        for (filter, _) in &filters {
+            drop(session(filter, &["HELO h"]));
+        }
+        for (filter, signal) in &mut filters {
+            filter.process().signal(*signal);
+        }
+        for (filter, _) in &mut filters {
+            until_end(filter, limit);
+            // Programs log errno after smfi_main (D33).
+            assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+        }
+    }
+}
+
+#[test]
+fn l12_stop_in_a_callback() {
+    for setting in Setting::each("l12_stop_in_a_callback") {
+        // The process has to outlive smfi_main for the reply to get out of the reference.
+        let mut filter = serving(&setting, "start sleep 500\non helo stop\n");
+        let mut mta = session(&filter, &[]);
+        mta.command("HELO h");
+        assert_eq!(mta.receive(2 * TICK).to_string(), "CONTINUE", "{setting}");
+        assert_eq!(filter.wait_for("stop"), "stop 0", "{setting}");
+        until_end(&mut filter, 2 * TICK);
+        assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+    }
+}
+
+#[test]
+fn defect_37_stop_in_a_callback_returns_at_once() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "on helo stop\n");
+        let mut mta = session(&filter, &[]);
+        let start = Instant::now();
+        assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting}");
+        until_end(&mut filter, MOMENT);
+        assert!(start.elapsed() < MOMENT, "{setting}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn l13_defect_38_main_again() {
+    for setting in ours() {
+        let port = free_port();
+        let plan = format!(
+            "start setconn inet:{port}@127.0.0.1\nstart register\nstart opensocket\nstart note first\nstart main\n\
+             start note second\nstart main\n"
+        );
+        let mut filter = Filter::launch(&setting, &plan, TempDir::new());
+        for round in ["note first", "note second"] {
+            filter.wait_for(round);
+            let mut mta = connect_patiently(port);
+            assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting} {round}");
+            assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting} {round}");
+            drop(mta);
+            filter.process().signal(Signal::TERM);
+        }
+        until_end(&mut filter, 2 * MOMENT);
+        let returned = filter.lines().iter().filter(|line| *line == "main 0 errno 0").count();
+        assert_eq!(returned, 2, "{setting}");
+    }
+}
+
+fn connect_patiently(port: u16) -> MtaConnection {
+    for _ in 0..400 {
+        if let Ok(mta) = MtaConnection::tcp("127.0.0.1", port) {
+            return mta;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("nobody listens on port {port}");
+}
+
+#[test]
+fn stop_before_main() {
+    for setting in Setting::each("stop_before_main") {
+        let plan = "start setconn $socket\nstart register\nstart stop\nstart main\n";
+        let mut filter = Filter::launch(&setting, plan, TempDir::new());
+        until_end(&mut filter, TICK);
+        assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+    }
+}
+
+#[test]
+fn the_listener_closes_at_once() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "");
+        // A message in progress keeps smfi_main waiting.
+        let mut mta = session(&filter, &["MAIL <a>"]);
+        filter.process().signal(Signal::TERM);
+        let deadline = Instant::now() + MOMENT;
+        while MtaConnection::unix(filter.socket()).is_ok() {
+            assert!(Instant::now() < deadline, "{setting}: still accepting connections after a stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(filter.process().is_alive(), "{setting}: smfi_main did not wait for the message");
+        assert_eq!(mta.ask("RCPT <b>"), "CONTINUE", "{setting}");
+        assert_eq!(mta.ask("BODYEOB"), "CONTINUE", "{setting}");
+        until_end(&mut filter, MOMENT);
+    }
+}
+
+#[test]
+fn open_sessions_do_not_delay_the_end() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "");
+        let _greeted = session(&filter, &["HELO h"]);
+        let _done = session(&filter, &["MAIL <a>", "RCPT <b>", "BODYEOB"]);
+        let _silent = filter.connect();
+        filter.process().signal(Signal::TERM);
+        until_end(&mut filter, MOMENT);
+    }
+}
+
+#[test]
+fn an_endless_message_delays_the_end_by_the_drain_time() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "");
+        let _mta = session(&filter, &["MAIL <a>"]);
+        filter.process().signal(Signal::TERM);
+        let waited = until_end(&mut filter, DRAIN);
+        assert!(waited > Duration::from_secs(4), "{setting}: only {waited:?}");
+    }
+}
+
+#[test]
+fn d31_stop_in_a_callback_that_goes_on_sleeping() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "on helo stop\non helo sleep 60000\non helo crash\n");
+        let mut mta = session(&filter, &[]);
+        mta.command("HELO h");
+        filter.wait_for("stop 0");
+        until_end(&mut filter, DRAIN);
+        assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+    }
+}
+
+#[test]
+fn d31_stop_in_a_signal_handler() {
+    for setting in ours() {
+        let plan = "start stop-on USR1\nstart setconn $socket\nstart register\nstart opensocket\nstart main\n";
+        let mut filter = Filter::launch(&setting, plan, TempDir::new());
+        filter.wait_for("opensocket 0");
+        drop(session(&filter, &["HELO h"]));
+        filter.process().signal(Signal::USR1);
+        until_end(&mut filter, MOMENT);
+        assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+    }
+}
+
+#[test]
+fn d31_stop_in_another_thread() {
+    for setting in Setting::each("d31_stop_in_another_thread") {
+        let plan = "start setconn $socket\nstart register\nstart opensocket\nstart later 100 stop\nstart main\n";
+        let mut filter = Filter::launch(&setting, plan, TempDir::new());
+        until_end(&mut filter, 2 * TICK);
+        assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+    }
+}
+
+#[test]
+fn d32_sessions_go_on_after_main() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "start sleep 60000\n");
+        let mut mta = session(&filter, &["HELO h"]);
+        filter.process().signal(Signal::TERM);
+        filter.wait_for("main 0");
+        for command in ["MAIL <a>", "RCPT <b>", "BODYEOB"] {
+            assert_eq!(mta.ask(command), "CONTINUE", "{setting} {command}");
+        }
+        assert_eq!(mta.ask("MAIL <a>"), "CONTINUE", "{setting}");
+        drop(mta);
+        filter.wait_for("abort");
+        filter.wait_for("close");
+        assert!(filter.process().is_alive(), "{setting}");
+    }
+}
+
+#[test]
+fn d28_signals_that_the_filter_has_blocked() {
+    for setting in Setting::each("d28_signals_that_the_filter_has_blocked") {
+        let mut filters = [Signal::TERM, Signal::HUP, Signal::INT].map(|signal| {
+            let plan = "start block HUP TERM INT USR1\nstart setconn $socket\nstart register\nstart opensocket\n\
+                        start main\n";
+            let filter = Filter::launch(&setting, plan, TempDir::new());
+            filter.wait_for("opensocket 0");
+            drop(session(&filter, &["HELO h"]));
+            (filter, signal)
+        });
+        for (filter, signal) in &mut filters {
+            filter.process().signal(*signal);
+        }
+        for (filter, _) in &mut filters {
+            until_end(filter, TICK);
+            assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+        }
+    }
+}
+
+#[test]
+fn d29_a_thread_of_the_filter_that_waits_for_a_signal() {
+    for setting in Setting::each("d29_a_thread_of_the_filter_that_waits_for_a_signal") {
+        let plan = "start signal-thread USR1\nstart setconn $socket\nstart register\nstart opensocket\nstart main\n";
+        let mut filter = Filter::launch(&setting, plan, TempDir::new());
+        filter.wait_for("opensocket 0");
+        let mut mta = session(&filter, &["HELO h"]);
+        for _ in 0..3 {
+            filter.process().signal(Signal::USR1);
+            filter.wait_for("thread got signal");
+        }
+        assert_eq!(mta.ask("MAIL <a>"), "CONTINUE", "{setting}");
+        assert!(filter.process().is_alive(), "{setting}");
+    }
+}
+
+#[test]
+fn d30_a_handler_of_the_filter_for_a_signal_of_the_library() {
+    for setting in ours() {
+        let plan = "start stop-on TERM\nstart setconn $socket\nstart register\nstart opensocket\nstart main\n";
+        let mut filter = Filter::launch(&setting, plan, TempDir::new());
+        filter.wait_for("opensocket 0");
+        drop(session(&filter, &["HELO h"]));
+        filter.process().signal(Signal::TERM);
+        until_end(&mut filter, MOMENT);
+        assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+    }
+}
+
+/// Only the first of these signals means something, as long as smfi_main runs.
+#[test]
+fn defect_39_more_signals_are_swallowed() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "start sleep 300\nstart signals\n");
+        let mut mta = session(&filter, &["MAIL <a>"]);
+        for signal in [Signal::TERM, Signal::TERM, Signal::HUP] {
+            filter.process().signal(signal);
+        }
+        assert_eq!(mta.ask("RCPT <b>"), "CONTINUE", "{setting}");
+        assert_eq!(mta.ask("BODYEOB"), "CONTINUE", "{setting}");
+        until_end(&mut filter, 2 * MOMENT);
+        assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+        // The caller's mask is back.
+        assert_eq!(filter.wait_for("signals"), "signals blocked:, PIPE ignored", "{setting}");
+    }
+}
