@@ -46,9 +46,9 @@ else
 	echo "  (no pkg-config here: these are the flags that milter.pc holds)"
 	flags="-I$prefix/include -I$prefix/include/libmilter -L$prefix/lib -lmilter"
 fi
-# The flags are several words.
+# Compiler and flags may be several words.
 # shellcheck disable=SC2086
-show "${CC:-cc}" -Wall -o "$stage/demo" ctests/filters/demo.c $flags "-Wl,-rpath,$prefix/lib"
+show ${CC:-cc} -Wall -o "$stage/demo" ctests/filters/demo.c $flags "-Wl,-rpath,$prefix/lib"
 
 step "3. Start the filter on a Unix socket"
 socket=$scratch/demo.sock

@@ -1,7 +1,7 @@
 //! What happened, for human eyes.
 
 use std::collections::HashSet;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use crate::delivery::Change;
@@ -34,7 +34,7 @@ impl Report {
     pub fn on_stdout() -> Self {
         let stdout = io::stdout();
         let (palette, terminal) = (Palette::for_stream(&stdout), stdout.is_terminal());
-        Report { out: Box::new(stdout), palette, terminal, started: false }
+        Report { out: Box::new(BufWriter::new(stdout)), palette, terminal, started: false }
     }
 
     /// For nobody.
@@ -50,7 +50,8 @@ impl Report {
     /// What filter and MTA agreed on.
     pub fn negotiation(&mut self, target: &Target, mta: Mta, negotiation: &Negotiation) -> io::Result<()> {
         self.heading(&format!("Filter at {target}, asked by {}", mta.name()))?;
-        negotiation.words().iter().try_for_each(|(about, what)| self.row(about, what))
+        negotiation.words().iter().try_for_each(|(about, what)| self.row(about, what))?;
+        self.out.flush()
     }
 
     /// What became of a message.

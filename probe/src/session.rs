@@ -47,6 +47,7 @@ pub struct Session {
     skipping: Option<CommandCode>,
     /// The answer that covers every message of the session, and when it was given.
     settled: Option<(CommandCode, Answer)>,
+    greeted: bool,
     messages: usize,
 }
 
@@ -79,6 +80,7 @@ impl Session {
             values: MacroValues::default(),
             skipping: None,
             settled: None,
+            greeted: false,
             messages: 0,
         })
     }
@@ -90,6 +92,7 @@ impl Session {
 
     /// Reports the client and its HELO. `definitions` overrule the values of macros.
     pub fn greet(&mut self, client: &Client, helo: &str, definitions: &[Definition]) -> Result<(), Failure> {
+        self.greeted = true;
         self.values = MacroValues::new(self.mta, client, definitions);
         let connect = Command::Connect { host: client.name.as_bytes(), address: client.wire_address() };
         for command in [connect, Command::Helo(helo.as_bytes())] {
@@ -132,6 +135,10 @@ impl Session {
         let decided_early = matches!(self.settled, Some((CommandCode::Connect | CommandCode::Helo, _)));
         if decided_early && self.mta == Mta::Postfix {
             return Ok(());
+        }
+        // Postfix forgets the HELO, and everything since, with an ABORT of its own.
+        if self.greeted && self.mta == Mta::Postfix {
+            self.say(&Command::Abort)?;
         }
         self.say(&Command::Quit)?;
         match self.wire.flush(CommandCode::Quit, self.patience.command) {
@@ -252,11 +259,11 @@ impl Session {
         if self.skipping == Some(code) {
             return Ok(Answer::Continue);
         }
+        self.skipping = None;
         self.announce(code)?;
         if unwanted {
             return Ok(Answer::Continue);
         }
-        self.skipping = None;
         self.say(command)?;
         if self.negotiation.steps.intersects(code.no_reply_step()) {
             return Ok(Answer::Continue);
