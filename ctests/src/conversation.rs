@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Filter, Library, MtaConnection, Origin, recorder::Event, wire::Frame};
+use crate::{Filter, Library, Linkage, MtaConnection, recorder::Event, wire::Frame};
 
 /// A library, and for ours how it runs sessions.
 #[derive(Clone, Copy, Debug)]
@@ -14,25 +14,37 @@ pub struct Setting {
     pub library: &'static Library,
     /// The model named in `LIBMILTER_OPTIONS`; `None` for the library's default.
     pub model: Option<&'static str>,
+    /// Which kind of library it is.
+    pub linkage: Linkage,
 }
 
 impl Setting {
     /// Our library in its default model.
     #[must_use]
     pub fn ours() -> Setting {
-        Setting { library: Library::ours(), model: None }
+        Setting::of(Library::ours())
+    }
+
+    fn of(library: &'static Library) -> Setting {
+        Setting { library, model: None, linkage: Linkage::Shared }
     }
 
     /// Our library in this model.
     #[must_use]
     pub fn model(model: &'static str) -> Setting {
-        Setting { library: Library::ours(), model: Some(model) }
+        Setting { model: Some(model), ..Setting::ours() }
+    }
+
+    /// Our static library in its default model.
+    #[must_use]
+    pub fn ours_static() -> Setting {
+        Setting { linkage: Linkage::Static, ..Setting::ours() }
     }
 
     /// The reference, if it is installed; otherwise the skipped part of `test`.
     #[must_use]
     pub fn reference(test: &str) -> Option<Setting> {
-        Library::reference_or_skip(test).map(|library| Setting { library, model: None })
+        Library::reference_or_skip(test).map(Setting::of)
     }
 
     /// Ours in the models that run sessions on threads, and the reference if it is installed.
@@ -44,10 +56,11 @@ impl Setting {
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.library.origin(), self.model) {
-            (Origin::Ours, Some(model)) => write!(f, "ours-{model}"),
-            (origin, _) => origin.fmt(f),
+        self.library.origin().fmt(f)?;
+        if let Some(model) = self.model {
+            write!(f, "-{model}")?;
         }
+        f.write_str(if self.linkage == Linkage::Static { "-static" } else { "" })
     }
 }
 
@@ -159,7 +172,7 @@ const SETTLING: Duration = Duration::from_millis(30);
 /// When the filter does not start, or uses another library than `setting` says.
 #[must_use]
 pub fn run(plan: &str, script: &Script, setting: &Setting) -> Transcript {
-    let mut filter = Filter::start(setting, plan);
+    let filter = Filter::start(setting, plan);
     let mut replies = Vec::new();
     let mut connection: Option<MtaConnection> = None;
     for step in &script.steps {
@@ -196,8 +209,9 @@ pub fn run(plan: &str, script: &Script, setting: &Setting) -> Transcript {
         }
     }
     drop(connection);
-    let survived = filter.process().is_alive();
-    Transcript { replies, record: filter.record(), output: filter.end(), survived }
+    let record = filter.record();
+    let (output, survived) = filter.end();
+    Transcript { replies, record, output, survived }
 }
 
 fn await_record(filter: &Filter, lines: usize) {

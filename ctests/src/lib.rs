@@ -7,6 +7,9 @@
 //!
 //! [`Filter`] is the recorder, a filter that follows a plan; [`MtaConnection`] talks to it.
 //! [`dialogue`] reads conversations from files, [`conversation`] plays them, [`verdict`] compares.
+//!
+//! [`Program`] is a filter that somebody else built; [`Postfix`] passes it mail that an [`SmtpClient`]
+//! submits, and delivers to a [`Sink`]. [`opendkim`] configures Debian's OpenDKIM.
 
 #![forbid(unsafe_code)]
 
@@ -15,9 +18,14 @@ pub mod conversation;
 pub mod dialogue;
 mod library;
 mod mta;
+pub mod opendkim;
+pub mod postfix;
 mod process;
+mod program;
 mod recorder;
+mod sink;
 mod skip;
+mod smtp;
 mod tempdir;
 pub mod verdict;
 mod wire;
@@ -27,10 +35,14 @@ pub use compile::{Compile, Linkage};
 pub use conversation::Setting;
 pub use library::{Library, Origin, target_dir, workspace_dir};
 pub use mta::MtaConnection;
+pub use postfix::Postfix;
 pub use process::{Process, free_port};
+pub use program::{Program, Service};
 pub use recorder::{Event, Filter, recorder};
 pub use rustix::process::Signal;
+pub use sink::{Delivery, Sink};
 pub use skip::{require_all, skip};
+pub use smtp::{SmtpClient, SmtpReply};
 pub use tempdir::TempDir;
 pub use wire::Frame;
 pub use words::Word;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
-    os::unix::process::CommandExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus},
     thread,
     time::{Duration, Instant},
@@ -79,6 +79,18 @@ impl Process {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Kills it and says whether that was what ended it: false if it was already on its way out.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not say how it ended.
+    #[must_use]
+    pub fn end(mut self) -> bool {
+        let _ = self.child.kill();
+        let status = self.child.wait().expect("a child can be waited for");
+        status.signal() == Some(Signal::KILL.as_raw())
     }
 
     /// Checks that the process has mapped `library` and no other libmilter.

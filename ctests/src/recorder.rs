@@ -100,7 +100,9 @@ impl Filter {
     pub fn start(setting: &Setting, plan: &str) -> Filter {
         let filter = Filter::launch(setting, plan, TempDir::new());
         filter.wait_for("ready");
-        filter.process.assert_uses(setting.library);
+        if setting.linkage == Linkage::Shared {
+            filter.process.assert_uses(setting.library);
+        }
         filter
     }
 
@@ -108,7 +110,7 @@ impl Filter {
     /// plan is [`Filter::description`].
     #[must_use]
     pub fn launch(setting: &Setting, plan: &str, directory: TempDir) -> Filter {
-        let program = recorder(setting.library, Linkage::Shared);
+        let program = recorder(setting.library, setting.linkage);
         let mut command = Command::new(program);
         command
             .arg(directory.write("plan", plan))
@@ -202,18 +204,20 @@ impl Filter {
     /// What the program wrote to standard output and standard error so far.
     #[must_use]
     pub fn output(&self) -> String {
-        ["stdout", "stderr"]
-            .map(|name| String::from_utf8_lossy(&fs::read(self.directory.join(name)).unwrap_or_default()).into_owned())
-            .concat()
+        output(&self.directory)
     }
 
-    /// Kills the program and returns what it wrote.
+    /// Kills the program; returns what it wrote, and whether it was still well.
     #[must_use]
-    pub fn end(self) -> String {
-        drop(self.process);
-        let name = |name| fs::read(self.directory.join(name)).unwrap_or_default();
-        String::from_utf8_lossy(&[name("stdout"), name("stderr")].concat()).into_owned()
+    pub fn end(self) -> (String, bool) {
+        let survived = self.process.end();
+        (output(&self.directory), survived)
     }
+}
+
+fn output(directory: &TempDir) -> String {
+    let read = |name| fs::read(directory.join(name)).unwrap_or_default();
+    String::from_utf8_lossy(&[read("stdout"), read("stderr")].concat()).into_owned()
 }
 
 fn description(directory: &TempDir) -> String {

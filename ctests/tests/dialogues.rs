@@ -21,8 +21,11 @@ const DELIVERIES: [Delivery; 3] =
 type Candidate = (&'static str, Origin, fn() -> Setting);
 
 fn candidates() -> Vec<Candidate> {
-    let mut candidates: Vec<Candidate> =
-        vec![("ours", Origin::Ours, Setting::ours), ("ours-threads", Origin::Ours, || Setting::model("threads"))];
+    let mut candidates: Vec<Candidate> = vec![
+        ("ours", Origin::Ours, Setting::ours),
+        ("ours-threads", Origin::Ours, || Setting::model("threads")),
+        ("ours-static", Origin::Ours, Setting::ours_static),
+    ];
     if Library::reference_or_skip("dialogues").is_some() {
         let setting = || Setting::reference("dialogues").expect("it was there a moment ago");
         candidates.push(("reference", Origin::Reference, setting));

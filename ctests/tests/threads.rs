@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ctests::{Filter, MtaConnection, Setting, TempDir};
+use ctests::{Filter, MtaConnection, Setting};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 
@@ -237,13 +237,4 @@ fn defect_22_progress_from_another_thread() {
         }
         assert_eq!((progress, body), (20, 655_350), "{setting}");
     }
-}
-
-#[test]
-fn temporary_directories_disappear() {
-    let directory = TempDir::new();
-    let path = directory.path().to_path_buf();
-    assert!(path.exists());
-    drop(directory);
-    assert!(!path.exists());
 }

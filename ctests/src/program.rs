@@ -1,0 +1,144 @@
+//! Programs that run with whichever libmilter the administrator gives them.
+
+use std::{
+    env,
+    fs::{self, File},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{Library, Process, Setting, TempDir, compile::compiler, workspace_dir};
+
+/// A filter whose libmilter is chosen at run time by `LD_LIBRARY_PATH`, as an administrator would
+/// try a library: one from the distribution, or one compiled without a path in it.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    /// What comes before the program on the command line, such as valgrind.
+    wrapper: Vec<String>,
+}
+
+impl Program {
+    /// The program of this name on the path or among the system's daemons.
+    #[must_use]
+    pub fn installed(name: &str) -> Option<Program> {
+        find(name).map(|path| Program { path, wrapper: Vec::new() })
+    }
+
+    /// A C source below the workspace, compiled into `directory` against the headers of `library`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not compile without warnings.
+    #[must_use]
+    pub fn compiled(source: &str, library: &Library, directory: &TempDir) -> Program {
+        let source = workspace_dir().join(source);
+        let name = source.file_stem().expect("a source has a name").to_string_lossy();
+        let path = directory.join(format!("{name}-with-{}", library.origin()));
+        let output = Command::new(compiler("CC", "cc"))
+            .args(["-Wall", "-Wextra", "-Werror", "-O1", "-g", "-I"])
+            .arg(library.include_dir())
+            .arg("-o")
+            .args([&path, &source])
+            .arg("-L")
+            .arg(library.lib_dir())
+            .args(["-lmilter", "-lpthread"])
+            .output()
+            .expect("a C compiler");
+        assert!(output.status.success(), "{}: {}", source.display(), String::from_utf8_lossy(&output.stderr));
+        Program { path, wrapper: Vec::new() }
+    }
+
+    /// The same program, run by another one: its name and arguments.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&str]) -> Program {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Starts it with the library of `setting`; returns when it listens on `socket`.
+    ///
+    /// Every user may connect to the socket: an MTA does that under its own account.
+    ///
+    /// # Panics
+    ///
+    /// When it does not listen within some seconds, or has mapped another libmilter.
+    #[must_use]
+    pub fn serve(&self, setting: &Setting, socket: &Path, arguments: &[&str]) -> Service {
+        let output = socket.with_extension("output");
+        let file = File::create(&output).expect("a writable directory");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", r#"umask 0; export LD_LIBRARY_PATH="$1"; shift; exec "$@""#, "sh"])
+            .arg(setting.library.lib_dir())
+            .args(&self.wrapper)
+            .arg(&self.path)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a descriptor"))
+            .stderr(file)
+            .env_remove("LIBMILTER_OPTIONS");
+        if let Some(model) = setting.model {
+            command.env("LIBMILTER_OPTIONS", format!("model={model}"));
+        }
+        // Run by root, a filter leaves the file of its socket behind.
+        let _ = fs::remove_file(socket);
+        let mut service = Service { process: Process::spawn(&mut command), output };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while UnixStream::connect(socket).is_err() {
+            assert!(
+                service.process.is_alive() && Instant::now() < deadline,
+                "{setting}: {} does not listen: {}",
+                self.path.display(),
+                service.output()
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+        service.process.assert_uses(setting.library);
+        service
+    }
+}
+
+/// A running filter; killed on drop.
+#[derive(Debug)]
+pub struct Service {
+    process: Process,
+    output: PathBuf,
+}
+
+impl Service {
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it wrote to standard output and standard error so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
+    /// Asks it to stop, and returns how it ended and how long that took.
+    ///
+    /// # Panics
+    ///
+    /// When it still runs after `limit`.
+    pub fn stop(mut self, limit: Duration) -> (ExitStatus, Duration) {
+        let asked = Instant::now();
+        self.process.signal(crate::Signal::TERM);
+        let status = self.process.wait(limit).unwrap_or_else(|| panic!("runs on after SIGTERM: {}", self.output()));
+        (status, asked.elapsed())
+    }
+}
+
+/// The path of a program, also of those that are not meant for everybody.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/lib/postfix/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+}
