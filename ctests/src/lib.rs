@@ -36,7 +36,7 @@ pub use conversation::Setting;
 pub use library::{Library, Origin, target_dir, workspace_dir};
 pub use mta::MtaConnection;
 pub use postfix::Postfix;
-pub use process::{Process, free_port};
+pub use process::{Process, free_port, is_root};
 pub use program::{Program, Service};
 pub use recorder::{Event, Filter, recorder};
 pub use rustix::process::Signal;

@@ -1,0 +1,3 @@
+//! Filters at work: real mail through a real MTA.
+
+mod opendkim;

@@ -1,0 +1,195 @@
+//! Debian's OpenDKIM, as it is packaged, on each library behind Postfix.
+
+use std::{os::unix::net::UnixStream, time::Duration};
+
+use ctests::{Delivery, Origin, Postfix, Service, Setting, SmtpClient, opendkim::Signatures};
+
+const SENDER: &str = "<mathilde@lighthouse.example>";
+const RECIPIENT: &str = "<otto@harbour.example>";
+const MESSAGE: &str = include_str!("../../mail/plain.eml");
+
+/// A message without lines that change on the way, and with this subject.
+fn message(subject: &str) -> String {
+    MESSAGE.replace("Fog signal out of order", subject)
+}
+
+/// Ends OpenDKIM as a service manager does. The reference would take up to five seconds of each test.
+fn stop(setting: &Setting, opendkim: Service) {
+    if setting.library.origin() == Origin::Ours {
+        let (status, time) = opendkim.stop(Duration::from_secs(10));
+        assert_eq!(status.code(), Some(0), "{setting}: {status}");
+        assert!(time < Duration::from_secs(1), "{setting}: it took {time:?}");
+    }
+}
+
+/// Runs the same mail past every library; the deliveries have to be the same, and are returned.
+fn on_each(
+    test: &str,
+    parameters: &[(&str, &str)],
+    run: impl Fn(&Setting, &Postfix, &Signatures) -> Vec<Delivery>,
+) -> Vec<Delivery> {
+    let Some(postfix) = Postfix::start_or_skip(test, parameters) else { return Vec::new() };
+    let Some(signatures) = Signatures::prepare_or_skip(test, postfix.directory()) else { return Vec::new() };
+    let mut first: Option<(Setting, Vec<Delivery>)> = None;
+    for setting in Setting::each(test) {
+        let deliveries = run(&setting, &postfix, &signatures);
+        postfix.sink().assert_empty();
+        let stable: Vec<Delivery> = deliveries.iter().map(Delivery::stable).collect();
+        match &first {
+            None => first = Some((setting, stable)),
+            Some((other, expected)) => assert_eq!(&stable, expected, "{setting} differs from {other}"),
+        }
+    }
+    // The filter is part of what Postfix reports about: a broken milter connection would be here.
+    let log = postfix.log();
+    let trouble = ["warning:", "error:", "fatal:", "panic:"];
+    let troubled: Vec<&str> = log.lines().filter(|line| trouble.iter().any(|word| line.contains(word))).collect();
+    assert_eq!(troubled, [""; 0]);
+    first.map(|(_, deliveries)| deliveries).unwrap_or_default()
+}
+
+fn assert_signed(signatures: &Signatures, delivery: &Delivery) {
+    assert_eq!(delivery.header("DKIM-Signature").len(), 1, "{}", delivery.message);
+    assert!(signatures.is_valid(&delivery.message), "{}", delivery.message);
+}
+
+#[test]
+fn signs_and_verifies() {
+    on_each("opendkim signs and verifies", &[], |setting, postfix, signatures| {
+        let socket = postfix.filter_socket();
+        let signer = signatures.sign(setting, &socket);
+        postfix.smtp().submit(SENDER, &[RECIPIENT], MESSAGE);
+        let signed = postfix.sink().next();
+        assert_signed(signatures, &signed);
+        let tampered = signed.message.replace("half past four", "half past five");
+        assert_ne!(tampered, signed.message);
+        assert!(!signatures.is_valid(&tampered), "the verifier accepts everything");
+        stop(setting, signer);
+
+        let verifier = signatures.verify(setting, &socket);
+        let mut client = postfix.smtp();
+        let mut results = Vec::new();
+        for (text, result) in [(&signed.message, "dkim=pass"), (&tampered, "dkim=fail")] {
+            client.submit(SENDER, &[RECIPIENT], text);
+            let delivery = postfix.sink().next();
+            let found = delivery.header("Authentication-Results");
+            assert!(matches!(&found[..], [field] if field.contains(result)), "{setting}: {found:?}");
+            results.push(delivery);
+        }
+        client.expect("QUIT", "221");
+        stop(setting, verifier);
+        [vec![signed], results].concat()
+    });
+}
+
+#[test]
+fn session_with_everything_that_happens() {
+    on_each("opendkim in long sessions", &[], |setting, postfix, signatures| {
+        let signer = signatures.sign(setting, &postfix.filter_socket());
+        let mut client = postfix.smtp();
+        client.submit(SENDER, &[RECIPIENT], &message("1 first"));
+        client.submit(SENDER, &[RECIPIENT, "<watch@harbour.example>", "<ferry@pier.example>"], &message("2 several"));
+        client.envelope(SENDER, &[RECIPIENT]);
+        client.expect("RSET", "250");
+        client.expect("MAIL FROM:<somebody@elsewhere.example>", "250");
+        client.expect("NOOP", "250");
+        client.expect("RSET", "250");
+        client.submit(SENDER, &[RECIPIENT], &message("3 after a reset"));
+        client.expect("EHLO again.example", "250");
+        client.submit("<>", &[RECIPIENT], &message("4 from nobody"));
+        client.expect("QUIT", "221");
+
+        let mut client = postfix.smtp();
+        client.envelope(SENDER, &[RECIPIENT]);
+        client.expect("DATA", "354");
+        client.send("Subject: cut off\r\n\r\nThis message has no e");
+        drop(client);
+
+        let mut client = postfix.smtp();
+        client.submit(SENDER, &[RECIPIENT], &message("5 after a lost client"));
+        client.submit(SENDER, &[RECIPIENT], &message(&format!("6 long {}", "line\n ".repeat(2000))));
+        drop(client);
+        let deliveries = postfix.sink().collect(6);
+        let subjects: Vec<String> = deliveries.iter().flat_map(|delivery| delivery.header("Subject")).collect();
+        assert!(
+            subjects.iter().zip("123456".chars()).all(|(subject, digit)| subject.starts_with(digit)),
+            "{subjects:?}"
+        );
+        assert_eq!(deliveries[1].recipients.len(), 3);
+        deliveries.iter().for_each(|delivery| assert_signed(signatures, delivery));
+        stop(setting, signer);
+        deliveries
+    });
+}
+
+#[test]
+fn many_sessions_at_once() {
+    on_each("opendkim with many sessions", &[], |setting, postfix, signatures| {
+        const SESSIONS: usize = 8;
+        let signer = signatures.sign(setting, &postfix.filter_socket());
+        let mut clients: Vec<SmtpClient> = (0..SESSIONS).map(|_| postfix.smtp()).collect();
+        for round in 0..3 {
+            for client in &mut clients {
+                client.envelope(SENDER, &[RECIPIENT]);
+            }
+            for (number, client) in clients.iter_mut().enumerate() {
+                let body = "0123456789".repeat(6) + "\n";
+                let reply = client.data(&(message(&format!("{round} {number}")) + &body.repeat(200 * number)));
+                assert_eq!(reply.code(), "250", "{}", reply.text);
+            }
+        }
+        let deliveries = postfix.sink().collect(3 * SESSIONS);
+        deliveries.iter().for_each(|delivery| assert_signed(signatures, delivery));
+        // With sessions still open.
+        stop(setting, signer);
+        deliveries
+    });
+}
+
+#[test]
+fn protocol_version_2() {
+    on_each("opendkim and milter_protocol=2", &[("milter_protocol", "2")], |setting, postfix, signatures| {
+        let signer = signatures.sign(setting, &postfix.filter_socket());
+        postfix.smtp().submit(SENDER, &[RECIPIENT, "<watch@harbour.example>"], MESSAGE);
+        let delivery = postfix.sink().next();
+        assert_signed(signatures, &delivery);
+        stop(setting, signer);
+        vec![delivery]
+    });
+}
+
+#[test]
+fn mail_from_the_sendmail_command() {
+    let parameters = [("non_smtpd_milters", "$filter"), ("smtpd_milters", "")];
+    on_each("opendkim and the sendmail command", &parameters, |setting, postfix, signatures| {
+        let signer = signatures.sign(setting, &postfix.filter_socket());
+        postfix.sendmail("mathilde@lighthouse.example", &["otto@harbour.example"], MESSAGE);
+        let delivery = postfix.sink().next();
+        assert_signed(signatures, &delivery);
+        stop(setting, signer);
+        vec![delivery]
+    });
+}
+
+#[test]
+fn stop_and_start() {
+    on_each("opendkim stops and starts", &[], |setting, postfix, signatures| {
+        let socket = postfix.filter_socket();
+        let opendkim = signatures.sign(setting, &socket);
+        let mut client = postfix.smtp();
+        client.submit(SENDER, &[RECIPIENT], &message("1"));
+        let (status, _) = opendkim.stop(Duration::from_secs(10));
+        assert_eq!(status.code(), Some(0), "{setting}: {status}");
+        // A filter of root's leaves the file; OpenDKIM removes a stale one when it starts.
+        assert!(socket.exists(), "{setting}");
+        assert!(UnixStream::connect(&socket).is_err(), "{setting}");
+        drop(client);
+
+        let opendkim = signatures.sign(setting, &socket);
+        postfix.smtp().submit(SENDER, &[RECIPIENT], &message("2"));
+        let deliveries = postfix.sink().collect(2);
+        deliveries.iter().for_each(|delivery| assert_signed(signatures, delivery));
+        stop(setting, opendkim);
+        deliveries
+    });
+}
