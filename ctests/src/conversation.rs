@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Filter, Library, Linkage, MtaConnection, recorder::Event, wire::Frame};
+use crate::{Filter, Library, Linkage, MtaConnection, mta::PATIENCE, recorder::Event, wire::Frame};
 
 /// A library, and for ours how it runs sessions.
 #[derive(Clone, Copy, Debug)]
@@ -158,9 +158,6 @@ pub struct Transcript {
     /// Whether the program still ran when everything was done.
     pub survived: bool,
 }
-
-/// How long a reply may take before it counts as silence.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long to watch out for callbacks after the expected ones, where no end of a connection tells.
 const SETTLING: Duration = Duration::from_millis(30);

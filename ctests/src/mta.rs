@@ -10,6 +10,9 @@ use std::{
 
 use crate::{conversation::Reply, wire, wire::Frame, words};
 
+/// How long a reply may take before it counts as silence.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 enum Stream {
     Unix(UnixStream),
@@ -67,7 +70,12 @@ impl MtaConnection {
     /// Writes commands and returns what answers them, in the notation of dialogues.
     pub fn ask(&mut self, line: &str) -> String {
         self.command(line);
-        self.receive(Duration::from_secs(5)).to_string()
+        self.reply()
+    }
+
+    /// The next packet or the end, in the notation of dialogues.
+    pub fn reply(&mut self) -> String {
+        self.receive(PATIENCE).to_string()
     }
 
     /// Says that nothing more will be sent.

@@ -141,3 +141,9 @@ pub fn free_port() -> u16 {
         .expect("a free port on the loopback address")
         .port()
 }
+
+/// Whether the tests run as root, who may do more and whose socket files stay.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

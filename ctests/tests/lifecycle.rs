@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ctests::{Compile, Filter, Library, MtaConnection, Process, Setting, TempDir, free_port, skip};
+use ctests::{Compile, Filter, Library, MtaConnection, Process, Setting, TempDir, free_port, is_root, skip};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -38,10 +38,6 @@ fn quiet(lines: &[String]) -> Vec<&str> {
 
 fn errors(lines: &[String]) -> usize {
     lines.iter().filter(|line| line.starts_with("log 3 ")).count()
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
 }
 
 fn start_steps(steps: &[&str]) -> String {

@@ -7,10 +7,10 @@ use std::{
         fs::{FileTypeExt, PermissionsExt},
         net::UnixListener,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use ctests::{Filter, MtaConnection, Setting, Signal, TempDir, free_port, skip};
+use ctests::{Filter, MtaConnection, Setting, Signal, TempDir, free_port, is_root, skip};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -254,5 +254,51 @@ fn relative_path() {
         let filter = Filter::launch(&setting, plan, directory);
         filter.wait_for("opensocket 0");
         assert!(filter.directory().join("elsewhere/here").exists(), "{setting}");
+    }
+}
+
+/// At the end only the socket that the filter made is removed, not one that has taken its place.
+#[test]
+fn defect_46_a_socket_of_somebody_else() {
+    for setting in [Setting::ours(), Setting::model("threads")] {
+        let directory = TempDir::new();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).expect("our own directory");
+        // Root's files stay anyway.
+        let user = if is_root() { "start setuid 65534\n" } else { "" };
+        let plan = format!("{user}{}start main\n", opening("$socket", "0"));
+        let mut filter = Filter::launch(&setting, &plan, directory);
+        filter.wait_for("opensocket 0");
+        assert!(filter.connect().ask(OFFER).starts_with("OPTNEG"), "{setting}");
+        fs::remove_file(filter.socket()).expect("the socket exists");
+        let _other = UnixListener::bind(filter.socket()).expect("the path is free");
+        filter.process().signal(Signal::TERM);
+        assert!(filter.process().wait(LIMIT).is_some_and(|status| status.success()), "{setting}");
+        assert!(filter.socket().exists(), "{setting}");
+    }
+}
+
+/// Small packets in both directions do not wait for each other's acknowledgement.
+#[test]
+fn defect_23_messages_over_tcp_are_quick() {
+    for setting in [Setting::ours(), Setting::model("threads")] {
+        let port = free_port();
+        let plan = opening(&format!("inet:{port}@127.0.0.1"), "0")
+            + "start main\non eom addheader \"X\" \"y\"\non eom progress\non eom delrcpt \"<b>\"\n";
+        let filter = Filter::launch(&setting, &plan, TempDir::new());
+        filter.wait_for("opensocket 0");
+        let mut mta = MtaConnection::tcp("127.0.0.1", port).expect("a listening filter");
+        assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
+        let start = Instant::now();
+        for _ in 0..20 {
+            for command in ["MAIL <a>", "RCPT <b>"] {
+                assert_eq!(mta.ask(command), "CONTINUE", "{setting}");
+            }
+            assert_eq!(mta.ask("BODYEOB"), "ADDHEADER \"X\" \"y\"", "{setting}");
+            for reply in ["PROGRESS", "DELRCPT \"<b>\"", "CONTINUE"] {
+                assert_eq!(mta.reply(), reply, "{setting}");
+            }
+        }
+        let each = start.elapsed() / 20;
+        assert!(each < Duration::from_millis(15), "{setting}: {each:?} for a message");
     }
 }
