@@ -2,50 +2,15 @@
 
 use std::{os::unix::net::UnixStream, time::Duration};
 
-use ctests::{Delivery, Origin, Postfix, Service, Setting, SmtpClient, opendkim::Signatures};
+use ctests::{Delivery, Postfix, Setting, SmtpClient, opendkim::Signatures};
 
-const SENDER: &str = "<mathilde@lighthouse.example>";
-const RECIPIENT: &str = "<otto@harbour.example>";
-const MESSAGE: &str = include_str!("../../mail/plain.eml");
+use crate::{MESSAGE, RECIPIENT, SENDER, message, same_with_each, stable, stop};
 
-/// A message without lines that change on the way, and with this subject.
-fn message(subject: &str) -> String {
-    MESSAGE.replace("Fog signal out of order", subject)
-}
-
-/// Ends OpenDKIM as a service manager does. The reference would take up to five seconds of each test.
-fn stop(setting: &Setting, opendkim: Service) {
-    if setting.library.origin() == Origin::Ours {
-        let (status, time) = opendkim.stop(Duration::from_secs(10));
-        assert_eq!(status.code(), Some(0), "{setting}: {status}");
-        assert!(time < Duration::from_secs(1), "{setting}: it took {time:?}");
-    }
-}
-
-/// Runs the same mail past every library; the deliveries have to be the same, and are returned.
-fn on_each(
-    test: &str,
-    parameters: &[(&str, &str)],
-    run: impl Fn(&Setting, &Postfix, &Signatures) -> Vec<Delivery>,
-) -> Vec<Delivery> {
-    let Some(postfix) = Postfix::start_or_skip(test, parameters) else { return Vec::new() };
-    let Some(signatures) = Signatures::prepare_or_skip(test, postfix.directory()) else { return Vec::new() };
-    let mut first: Option<(Setting, Vec<Delivery>)> = None;
-    for setting in Setting::each(test) {
-        let deliveries = run(&setting, &postfix, &signatures);
-        postfix.sink().assert_empty();
-        let stable: Vec<Delivery> = deliveries.iter().map(Delivery::stable).collect();
-        match &first {
-            None => first = Some((setting, stable)),
-            Some((other, expected)) => assert_eq!(&stable, expected, "{setting} differs from {other}"),
-        }
-    }
-    // The filter is part of what Postfix reports about: a broken milter connection would be here.
-    let log = postfix.log();
-    let trouble = ["warning:", "error:", "fatal:", "panic:"];
-    let troubled: Vec<&str> = log.lines().filter(|line| trouble.iter().any(|word| line.contains(word))).collect();
-    assert_eq!(troubled, [""; 0]);
-    first.map(|(_, deliveries)| deliveries).unwrap_or_default()
+/// Runs the same mail past every library; the deliveries have to be the same.
+fn on_each(test: &str, parameters: &[(&str, &str)], run: impl Fn(&Setting, &Postfix, &Signatures) -> Vec<Delivery>) {
+    let Some(postfix) = Postfix::start_or_skip(test, parameters) else { return };
+    let Some(signatures) = Signatures::prepare_or_skip(test, postfix.directory()) else { return };
+    same_with_each(&postfix, Setting::each(test), |setting| stable(&run(setting, &postfix, &signatures)));
 }
 
 fn assert_signed(signatures: &Signatures, delivery: &Delivery) {
