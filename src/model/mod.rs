@@ -6,6 +6,8 @@
 
 #[cfg(target_os = "linux")]
 mod pool;
+#[cfg(test)]
+mod tests;
 mod threads;
 
 use std::io;

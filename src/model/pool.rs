@@ -103,7 +103,7 @@ enum Job<S> {
 
 /// What came of a job.
 enum Done<S> {
-    Served { token: Token, session: S, next: Next },
+    Served { token: Token, session: S, hang_up: bool, next: Next },
     Over(Token),
     Admitted { listener: OwnedFd, then: Then },
 }
@@ -231,7 +231,7 @@ impl<S: Session> State<S> {
                 self.slots.free(token);
                 self.unfinished -= 1;
             }
-            Done::Served { token, session, next } => match (self.slots.take_news(token), next) {
+            Done::Served { token, session, hang_up, next } => match (self.slots.take_news(token), next) {
                 (None, Next::Wait) => {
                     if !session.in_message() {
                         self.unfinished -= 1;
@@ -239,7 +239,8 @@ impl<S: Session> State<S> {
                     self.slots.put_back(token, session, now);
                 }
                 (news, _) => {
-                    let hang_up = news.unwrap_or(false);
+                    // A hang-up is told once, but it is over only when everything before it has been read.
+                    let hang_up = hang_up || news.unwrap_or(false);
                     self.ready.push_back(Job::Serve { token, session, hang_up });
                 }
             },
@@ -272,7 +273,13 @@ impl<S: Session> State<S> {
         if self.alert_until.is_some_and(|until| now < until) { IMPATIENCE } else { PATIENCE }
     }
 
-    /// Whether another leader would be of use.
+    /// Whether something waits that no leader will come to: there is none, or all of them wait for events.
+    fn lacks_leader(&self, processors: usize) -> bool {
+        let asleep = self.steps.is_empty();
+        self.leaders == 0 || (!self.ready.is_empty() && (asleep || self.leaders < processors))
+    }
+
+    /// Whether another leader would be of use to one that has work.
     fn wants_help(&self) -> bool {
         let queue = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
         self.pollers == 0 && (self.mean_step > LONG_STEP || self.mean_step.saturating_mul(queue) > BACKLOG)
@@ -349,9 +356,7 @@ impl<V: Service> Shared<V> {
                 let detached;
                 (state, detached) = self.step(state, thread, job, scratch);
                 if detached {
-                    // Somebody else leads, unless no thread could be started.
-                    let busy = state.leaders > 0 && (state.leaders >= self.processors || state.ready.is_empty());
-                    if busy || state.dissolved {
+                    if state.dissolved || !state.lacks_leader(self.processors) {
                         return state;
                     }
                     state.leaders += 1;
@@ -454,7 +459,7 @@ impl<V: Service> Shared<V> {
             Job::Serve { token, mut session, hang_up } => match session.serve(scratch, hang_up) {
                 // Dropped here, without the mutex: that closes the connection and takes it out of the set.
                 Next::End => Done::Over(token),
-                next => Done::Served { token, session, next },
+                next => Done::Served { token, session, hang_up, next },
             },
             Job::Expire { token, mut session } => {
                 session.expire();
@@ -489,7 +494,7 @@ impl<V: Service> Shared<V> {
         let token = state.slots.reserve(Instant::now(), self.service.timeout());
         drop(state);
         let done = match self.epoll.add_edge(session.connection(), token.into()) {
-            Ok(()) => Done::Served { token, session, next: Next::Wait },
+            Ok(()) => Done::Served { token, session, hang_up: false, next: Next::Wait },
             Err(error) => {
                 self.service.broken_session(&error);
                 drop(session);
@@ -542,10 +547,8 @@ impl<V: Service> Shared<V> {
             state.listener = Listener::Idle(listener);
             state.note_connection();
         }
-        let unattended = state.pollers == 0 || !state.ready.is_empty();
-        let start = (state.leaders == 0 || (detached > 0 && unattended && state.leaders < self.processors))
-            && !state.dissolved
-            && state.engage();
+        let unattended = detached > 0 && state.pollers == 0 && state.leaders < self.processors;
+        let start = !state.dissolved && (unattended || state.lacks_leader(self.processors)) && state.engage();
         let step = state.steps.iter().map(|step| step.since + delay).min();
         let pause = match &state.listener {
             Listener::Paused(_, until) => Some(*until),

@@ -1,6 +1,6 @@
 //! The life of a filter: what it sets, where it listens, its sessions, its end.
 //!
-//! State of the process lives in [`settings`] and [`stop`] and nowhere else. A [`service::Server`] is made of the
+//! State of the process lives in [`settings`] and [`mod@stop`] and nowhere else. A [`service::Server`] is made of the
 //! settings by [`run()`] and belongs to that one run.
 
 mod buffer;

@@ -126,6 +126,13 @@ impl Server {
         }
     }
 
+    /// A run that nobody waits for.
+    #[cfg(test)]
+    pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
+        let plan = Plan { filter, timeout: None, debug: 0 };
+        Server::new(plan, Options::default(), Family::Local, Watch::new().unwrap())
+    }
+
     fn end(&self) {
         let level = stop::level();
         self.debug(0, || {

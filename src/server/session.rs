@@ -233,3 +233,125 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{CStr, c_int};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use milter_protocol::{Actions, Callbacks, Command, Profile, Steps};
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::model::Session as _;
+    use crate::server::Filter;
+    use crate::server::service::Server;
+
+    /// Panics when the sender is `<panic>`, and in xxfi_close if told so.
+    #[derive(Default)]
+    struct Fragile {
+        called: Arc<Mutex<Vec<&'static str>>>,
+        panic_in_close: bool,
+    }
+
+    impl Filter for Fragile {
+        fn name(&self) -> &CStr {
+            c"fragile"
+        }
+
+        fn profile(&self) -> Profile {
+            let callbacks = Callbacks::ENVFROM | Callbacks::ABORT | Callbacks::CLOSE;
+            Profile { version: 0x0100_0001, actions: Actions::empty(), callbacks }
+        }
+
+        fn call(&self, _: &Context, callback: &mut Callback<'_>) -> c_int {
+            match callback {
+                Callback::EnvFrom(arguments) => {
+                    assert!(!arguments.bytes().starts_with(b"<panic>"), "as asked");
+                    self.called.lock().push("envfrom");
+                }
+                Callback::Abort => self.called.lock().push("abort"),
+                Callback::Close if self.panic_in_close => panic!("again"),
+                Callback::Close => self.called.lock().push("close"),
+                other => unreachable!("{other:?} is not registered"),
+            }
+            0
+        }
+    }
+
+    struct Peer {
+        stream: UnixStream,
+        session: Session,
+        scratch: Scratch,
+    }
+
+    impl Peer {
+        fn new(server: &Arc<Server>) -> Self {
+            let (stream, connection) = UnixStream::pair().unwrap();
+            let context = Context::new(Arc::clone(server), 1, connection.into());
+            Peer { stream, session: Session::new(Arc::new(context)), scratch: Scratch::default() }
+        }
+
+        fn say(&mut self, command: &Command<'_>) -> Next {
+            let mut wire = Vec::new();
+            command.encode(&mut wire);
+            self.stream.write_all(&wire).unwrap();
+            self.session.serve(&mut self.scratch, false)
+        }
+
+        fn negotiate(&mut self) {
+            let offer = Command::Negotiate { version: 6, actions: Actions::VERSION_6, steps: Steps::VERSION_6 };
+            assert_eq!(self.say(&offer), Next::Wait);
+            self.stream.read_exact(&mut [0; 17]).unwrap();
+        }
+
+        fn mail(&mut self, sender: &'static [u8]) -> Next {
+            self.say(&Command::Mail(vec![sender]))
+        }
+    }
+
+    #[test]
+    fn a_panic_costs_one_session() {
+        let filter = Fragile::default();
+        let called = Arc::clone(&filter.called);
+        let server = Arc::new(Server::for_test(Arc::new(filter)));
+        let (mut unlucky, mut other) = (Peer::new(&server), Peer::new(&server));
+        unlucky.negotiate();
+        other.negotiate();
+        assert_eq!(other.mail(b"<a>"), Next::Wait);
+        assert_eq!(unlucky.mail(b"<panic>"), Next::End);
+        assert_eq!(*called.lock(), ["envfrom", "abort", "close"]);
+        assert_eq!(other.mail(b"<b>"), Next::Wait);
+        assert!(other.session.in_message());
+        assert!(!unlucky.session.in_message());
+    }
+
+    #[test]
+    fn a_panic_while_ending_a_session_costs_no_more() {
+        let server = Arc::new(Server::for_test(Arc::new(Fragile { panic_in_close: true, ..Fragile::default() })));
+        let mut unlucky = Peer::new(&server);
+        unlucky.negotiate();
+        assert_eq!(unlucky.mail(b"<panic>"), Next::End);
+    }
+
+    #[test]
+    fn a_command_in_pieces_is_one_command() {
+        let filter = Fragile::default();
+        let called = Arc::clone(&filter.called);
+        let server = Arc::new(Server::for_test(Arc::new(filter)));
+        let mut peer = Peer::new(&server);
+        peer.negotiate();
+        let mut wire = Vec::new();
+        Command::Mail(vec![b"<a>"]).encode(&mut wire);
+        for octet in wire {
+            assert_eq!(*called.lock(), [""; 0]);
+            peer.stream.write_all(&[octet]).unwrap();
+            assert_eq!(peer.session.serve(&mut peer.scratch, false), Next::Wait);
+        }
+        assert_eq!(*called.lock(), ["envfrom"]);
+        peer.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        assert_eq!(peer.session.serve(&mut peer.scratch, true), Next::End);
+        assert_eq!(*called.lock(), ["envfrom", "abort", "close"]);
+    }
+}

@@ -1,0 +1,389 @@
+//! What every model promises, with sessions that echo octets.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Admission, Model, Next, Service, Session};
+use crate::sys::socket;
+use crate::sys::wake::{self, Wake};
+
+/// The step waits at the gate before it echoes.
+const BLOCK: u8 = b'B';
+/// A message begins, and ends.
+const BEGIN: u8 = b'(';
+const END: u8 = b')';
+
+struct Echo {
+    connection: OwnedFd,
+    world: Arc<World>,
+    in_step: Arc<AtomicBool>,
+    in_message: bool,
+}
+
+/// What the sessions of a test share with it.
+#[derive(Default)]
+struct World {
+    gate_open: Mutex<bool>,
+    gate: Condvar,
+    blocked: AtomicUsize,
+    expired: AtomicUsize,
+    ended: AtomicUsize,
+    /// Steps that found another step of their session running.
+    collisions: AtomicUsize,
+}
+
+impl World {
+    fn open_gate(&self) {
+        *self.gate_open.lock() = true;
+        self.gate.notify_all();
+    }
+}
+
+impl Session for Echo {
+    type Scratch = ();
+
+    fn connection(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+
+    fn serve(&mut self, (): &mut (), hang_up: bool) -> Next {
+        if self.in_step.swap(true, SeqCst) {
+            self.world.collisions.fetch_add(1, SeqCst);
+        }
+        let mut room = [0; 16];
+        let next = match socket::receive(self.connection.as_fd(), &mut room) {
+            Ok(0) => Next::End,
+            Ok(len) => {
+                for octet in &room[..len] {
+                    match *octet {
+                        BLOCK => {
+                            self.world.blocked.fetch_add(1, SeqCst);
+                            let mut open = self.world.gate_open.lock();
+                            while !*open {
+                                self.world.gate.wait(&mut open);
+                            }
+                            self.world.blocked.fetch_sub(1, SeqCst);
+                        }
+                        BEGIN => self.in_message = true,
+                        END => self.in_message = false,
+                        // Now and then a step takes longer than the patience of a model.
+                        octet if octet % 61 == 0 => std::thread::sleep(Duration::from_millis(2)),
+                        _ => {}
+                    }
+                }
+                match socket::send(self.connection.as_fd(), &[&room[..len], &[]]) {
+                    Ok(_) if len == room.len() || hang_up => Next::More,
+                    Ok(_) => Next::Wait,
+                    Err(_) => Next::End,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Next::Wait,
+            Err(_) => Next::End,
+        };
+        self.in_step.store(false, SeqCst);
+        next
+    }
+
+    fn expire(&mut self) {
+        self.world.expired.fetch_add(1, SeqCst);
+    }
+
+    fn in_message(&self) -> bool {
+        self.in_message
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.world.ended.fetch_add(1, SeqCst);
+    }
+}
+
+struct EchoService {
+    world: Arc<World>,
+    timeout: Option<Duration>,
+    drain: Duration,
+    stop: Wake,
+    stopping: AtomicBool,
+    /// Attempts to take a connection that find no descriptors.
+    pauses: AtomicUsize,
+}
+
+impl Service for EchoService {
+    type Session = Echo;
+
+    fn admit(self: &Arc<Self>, listener: BorrowedFd<'_>) -> Admission<Echo> {
+        if self.pauses.fetch_update(SeqCst, SeqCst, |pauses| pauses.checked_sub(1)).is_ok() {
+            return Admission::Pause;
+        }
+        match socket::accept(listener) {
+            Ok(connection) => Admission::Session(Echo {
+                connection,
+                world: Arc::clone(&self.world),
+                in_step: Arc::default(),
+                in_message: false,
+            }),
+            Err(_) => Admission::Empty,
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    fn drain(&self) -> Duration {
+        self.drain
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+
+    fn stop_descriptor(&self) -> BorrowedFd<'_> {
+        self.stop.as_fd()
+    }
+
+    fn no_thread(&self, error: &io::Error) {
+        panic!("no thread: {error}");
+    }
+
+    fn broken_session(&self, error: &io::Error) {
+        panic!("no session: {error}");
+    }
+
+    fn broken(&self, error: &io::Error) {
+        panic!("broken: {error}");
+    }
+}
+
+/// A model that runs in a thread of its own, on a socket in a directory of its own.
+struct Running {
+    service: Arc<EchoService>,
+    directory: std::path::PathBuf,
+    model: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Running {
+    fn start<M: Model>(change: impl FnOnce(&mut EchoService)) -> Self {
+        static TESTS: AtomicUsize = AtomicUsize::new(0);
+        let number = TESTS.fetch_add(1, SeqCst);
+        let directory = std::env::temp_dir().join(format!("libmilter-model-{}-{number}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let listener: OwnedFd = UnixListener::bind(directory.join("s")).unwrap().into();
+        socket::listen(listener.as_fd(), 128).unwrap();
+        let mut service = EchoService {
+            world: Arc::default(),
+            timeout: None,
+            drain: Duration::from_secs(60),
+            stop: Wake::new().unwrap(),
+            stopping: AtomicBool::new(false),
+            pauses: AtomicUsize::new(0),
+        };
+        change(&mut service);
+        let service = Arc::new(service);
+        let of_model = Arc::clone(&service);
+        let model = Some(std::thread::spawn(move || M::run(of_model, listener)));
+        Running { service, directory, model }
+    }
+
+    fn world(&self) -> &World {
+        &self.service.world
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.directory.join("s")).unwrap();
+        // A test that fails should not hang.
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    }
+
+    fn stop(&self) {
+        self.service.stopping.store(true, SeqCst);
+        wake::call(self.service.stop.number());
+    }
+
+    fn is_running(&self) -> bool {
+        self.model.as_ref().is_some_and(|model| !model.is_finished())
+    }
+
+    /// Waits for the model to return.
+    fn join(&mut self) {
+        self.model.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.world().open_gate();
+        self.stop();
+        if let Some(model) = self.model.take() {
+            let _ = model.join();
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn say(stream: &mut UnixStream, octet: u8) {
+    stream.write_all(&[octet]).unwrap();
+}
+
+fn echo(stream: &mut UnixStream, octet: u8) {
+    say(stream, octet);
+    heard(stream, octet);
+}
+
+fn heard(stream: &mut UnixStream, octet: u8) {
+    let mut heard = [0];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(heard[0], octet);
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn blocked_sessions_hold_nobody_up<M: Model>() {
+    let running = Running::start::<M>(|_| {});
+    let mut blocked: Vec<UnixStream> = (0..20).map(|_| running.connect()).collect();
+    blocked.iter_mut().for_each(|stream| say(stream, BLOCK));
+    eventually("all block at once", || running.world().blocked.load(SeqCst) == blocked.len());
+    let mut other = running.connect();
+    (b'a'..=b'z').for_each(|octet| echo(&mut other, octet));
+    // What comes for a blocked session waits for it.
+    blocked.iter_mut().for_each(|stream| say(stream, b'x'));
+    assert_eq!(running.world().blocked.load(SeqCst), blocked.len());
+    running.world().open_gate();
+    for stream in &mut blocked {
+        heard(stream, BLOCK);
+        heard(stream, b'x');
+    }
+    assert_eq!(running.world().collisions.load(SeqCst), 0);
+}
+
+fn everything_is_served_once_and_in_order<M: Model>() {
+    let running = Running::start::<M>(|_| {});
+    std::thread::scope(|scope| {
+        for client in 0..8_usize {
+            let running = &running;
+            scope.spawn(move || {
+                for round in 0..40_usize {
+                    let mut stream = running.connect();
+                    let octets: Vec<u8> = (0..100).map(|i| ((i * 7 + client * 31 + round) % 251) as u8).collect();
+                    let octets: Vec<u8> = octets.into_iter().filter(|octet| *octet != BLOCK).collect();
+                    for chunk in octets.chunks(1 + round % 33) {
+                        stream.write_all(chunk).unwrap();
+                        if round % 2 == 0 {
+                            let mut heard = vec![0; chunk.len()];
+                            stream.read_exact(&mut heard).unwrap();
+                            assert_eq!(heard, chunk);
+                        }
+                    }
+                    match round % 3 {
+                        0 => drop(stream),
+                        _ => {
+                            stream.shutdown(std::net::Shutdown::Write).unwrap();
+                            let mut rest = Vec::new();
+                            stream.read_to_end(&mut rest).unwrap();
+                            assert_eq!(rest, if round % 2 == 0 { vec![] } else { octets });
+                        }
+                    }
+                }
+            });
+        }
+    });
+    eventually("every session ends", || running.world().ended.load(SeqCst) == 8 * 40);
+    assert_eq!(running.world().collisions.load(SeqCst), 0);
+}
+
+fn a_stop_waits_for_what_is_in_progress_only<M: Model>() {
+    let mut running = Running::start::<M>(|_| {});
+    let (mut idle, mut blocked, mut in_message) = (running.connect(), running.connect(), running.connect());
+    echo(&mut idle, b'x');
+    echo(&mut in_message, BEGIN);
+    say(&mut blocked, BLOCK);
+    eventually("one blocks", || running.world().blocked.load(SeqCst) == 1);
+    running.stop();
+    eventually("the listener closes at once", || UnixStream::connect(running.directory.join("s")).is_err());
+    assert!(running.is_running());
+    running.world().open_gate();
+    heard(&mut blocked, BLOCK);
+    echo(&mut idle, b'y');
+    assert!(running.is_running(), "a message is in progress");
+    echo(&mut in_message, END);
+    running.join();
+    for stream in [&mut idle, &mut blocked, &mut in_message] {
+        echo(stream, b'z');
+    }
+    drop((idle, blocked, in_message));
+    eventually("sessions end after the run", || running.world().ended.load(SeqCst) == 3);
+}
+
+fn a_stop_does_not_wait_for_ever<M: Model>() {
+    let mut running = Running::start::<M>(|service| service.drain = Duration::from_millis(50));
+    let mut blocked = running.connect();
+    say(&mut blocked, BLOCK);
+    eventually("one blocks", || running.world().blocked.load(SeqCst) == 1);
+    running.stop();
+    running.join();
+    let mut open = running.world().gate_open.lock();
+    assert!(!std::mem::replace(&mut open, true));
+    drop(open);
+    running.world().gate.notify_all();
+    heard(&mut blocked, BLOCK);
+    echo(&mut blocked, b'x');
+}
+
+fn silent_sessions_expire<M: Model>() {
+    let running = Running::start::<M>(|service| service.timeout = Some(Duration::from_millis(100)));
+    let mut silent = running.connect();
+    let mut talkative = running.connect();
+    while running.world().expired.load(SeqCst) == 0 {
+        echo(&mut talkative, b'x');
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    echo(&mut talkative, b'x');
+}
+
+fn a_pause_of_the_listener_ends<M: Model>() {
+    let running = Running::start::<M>(|service| service.pauses = AtomicUsize::new(3));
+    let mut waiting = running.connect();
+    echo(&mut waiting, b'x');
+    assert_eq!(running.service.pauses.load(SeqCst), 0);
+}
+
+macro_rules! promises {
+    ($($model:ident: $($promise:ident)*;)*) => {
+        $(#[allow(non_snake_case)]
+        mod $model {
+            $(#[test]
+            fn $promise() {
+                super::$promise::<crate::model::$model>();
+            })*
+        })*
+    };
+}
+
+#[cfg(target_os = "linux")]
+promises! {
+    Pool: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
+        a_stop_waits_for_what_is_in_progress_only a_stop_does_not_wait_for_ever silent_sessions_expire
+        a_pause_of_the_listener_ends;
+}
+
+promises! {
+    Threads: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
+        a_stop_waits_for_what_is_in_progress_only a_stop_does_not_wait_for_ever silent_sessions_expire
+        a_pause_of_the_listener_ends;
+}
