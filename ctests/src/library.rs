@@ -141,30 +141,31 @@ fn build() -> Library {
     let built = target.join("release");
     let stage = target.join("ctests").join("lib");
     fs::create_dir_all(&stage).expect("the target directory is writable");
-    for (name, file) in [("libmilter.so", "libmilter.so"), (SONAME, "libmilter.so"), ("libmilter.a", "libmilter.a")] {
-        link(&built.join(file), &stage.join(name));
+    // Copies, because cargo removes a library for a moment when it builds the next one.
+    put(&fs::read(built.join("libmilter.so")).expect("cargo has built it"), &stage.join(SONAME));
+    put(&fs::read(built.join("libmilter.a")).expect("cargo has built it"), &stage.join("libmilter.a"));
+    let name = stage.join("libmilter.so");
+    if !name.exists() {
+        // Another test process may do the same.
+        let _ = symlink(SONAME, &name);
     }
-    let shared_object = built.join("libmilter.so");
     Library {
         origin: Origin::Ours,
         include_dir: workspace_dir().join("include"),
-        shared_object: shared_object
-            .canonicalize()
-            .unwrap_or_else(|error| panic!("{}: {error}", shared_object.display())),
+        shared_object: stage.join(SONAME).canonicalize().expect("it has just been written"),
         lib_dir: stage,
     }
 }
 
-/// Makes `name` a link to `file`, also while another test process does the same.
-fn link(file: &Path, name: &Path) {
-    if fs::read_link(name).is_ok_and(|old| old == file) {
+/// Makes `path` a file of this content; whoever opens it gets the old or the new one, never a part.
+fn put(content: &[u8], path: &Path) {
+    if fs::read(path).is_ok_and(|old| old == content) {
         return;
     }
-    let fresh = name.with_extension(format!("{}", std::process::id()));
-    let _ = fs::remove_file(&fresh);
-    symlink(file, &fresh)
-        .and_then(|()| fs::rename(&fresh, name))
-        .unwrap_or_else(|error| panic!("cannot link {}: {error}", name.display()));
+    let fresh = path.with_extension(format!("{}", std::process::id()));
+    fs::write(&fresh, content)
+        .and_then(|()| fs::rename(&fresh, path))
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 fn find_reference() -> Option<Library> {
