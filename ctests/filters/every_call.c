@@ -82,7 +82,7 @@ on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps,
 {
 	(void)reserved1, (void)reserved2;
 	*wanted = actions;
-	/* Every step is wanted and answered, as far as the MTA lets us choose. */
+	/* Every callback and every reply, and what filters may have besides. */
 	*unwanted = steps & (SMFIP_SKIP | SMFIP_RCPT_REJ);
 	*answer1 = *answer2 = 0;
 	if (actions & SMFIF_SETSYMLIST) {

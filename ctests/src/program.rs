@@ -52,6 +52,12 @@ impl Program {
         Program { path, wrapper: Vec::new() }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The same program, run by another one: its name and arguments.
     #[must_use]
     pub fn under(mut self, wrapper: &[&str]) -> Program {
