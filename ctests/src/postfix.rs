@@ -49,14 +49,15 @@ postlog  unix-dgram n - n -     1 postlogd
 
 impl Postfix {
     /// Starts one with `parameters`, main.cf's names and values, in place of or on top of the usual
-    /// configuration. In a value `$filter` is the address of the filter. `None`, and `test` counts as skipped, where Postfix cannot run.
+    /// configuration. In a value `$filter` is the address of the filter. `None`, and `test` counts as
+    /// skipped, where Postfix cannot run.
     ///
     /// # Panics
     ///
     /// When it is installed but does not start.
     #[must_use]
     pub fn start_or_skip(test: &str, parameters: &[(&str, &str)]) -> Option<Postfix> {
-        let (Some(postfix), Some(master)) = (find("postfix"), find("master")) else {
+        let (Some(postfix), Some(postconf)) = (find("postfix"), find("postconf")) else {
             skip(test, "postfix");
             return None;
         };
@@ -90,7 +91,9 @@ impl Postfix {
             .output()
             .expect("postfix(1) can be started");
         assert!(check.status.success(), "postfix check: {}", String::from_utf8_lossy(&check.stderr));
-        // Directly and not with "postfix start", so that it stays a child of ours and in its process group.
+        // Not with "postfix start", so that it stays a child of ours and in its process group.
+        let daemons = Command::new(postconf).args(["-d", "-h", "daemon_directory"]).output().expect("postconf(1)");
+        let master = PathBuf::from(String::from_utf8_lossy(&daemons.stdout).trim()).join("master");
         let mut master = Process::spawn(Command::new(master).arg("-d").arg("-c").arg(&config).stdin(Stdio::null()));
         let deadline = Instant::now() + Duration::from_secs(20);
         // A connection to try would make it look for the filter, which need not be there yet.

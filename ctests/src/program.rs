@@ -144,7 +144,7 @@ impl Service {
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/lib/postfix/sbin"].map(PathBuf::from))
+        .chain([PathBuf::from("/usr/sbin")])
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
 }
