@@ -16,6 +16,7 @@
 mod compile;
 pub mod conversation;
 pub mod dialogue;
+pub mod generator;
 mod library;
 mod mta;
 pub mod opendkim;

@@ -51,7 +51,7 @@ impl fmt::Display for Event {
 }
 
 /// The sources of the recorder, below the workspace.
-const SOURCES: [&str; 5] = ["recorder", "journal", "plan", "steps", "deeds"];
+const SOURCES: [&str; 6] = ["recorder", "journal", "plan", "serve", "steps", "deeds"];
 
 /// The recorder linked with `library`; compiled by the first call of a test process.
 ///

@@ -164,12 +164,18 @@ long word_number(const struct word *word)
 void plan_read(const char *path, char *socket)
 {
 	FILE *file = fopen(path, "re");
+
+	if (file == NULL)
+		fail("%s: %s", path, strerror(errno));
+	plan_parse(file, socket);
+}
+
+void plan_parse(FILE *file, char *socket)
+{
 	struct word words[WORDS];
 	char *text = NULL;
 	size_t room = 0;
 
-	if (file == NULL)
-		fail("%s: %s", path, strerror(errno));
 	while (getline(&text, &room, file) > 0) {
 		int count = split(text, words, socket);
 

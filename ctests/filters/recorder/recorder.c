@@ -1,4 +1,4 @@
-/* Usage: recorder PLAN RECORD [SOCKET] */
+/* Usage: recorder PLAN RECORD [SOCKET], or recorder --serve RECORD PATH */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -246,10 +246,10 @@ static int run_steps(const char *event)
 }
 
 /* The usual order of calls, for plans that do not say "start". */
-static int run_usual(char *socket)
+static int run_usual(const char *socket)
 {
 	run_steps("before");
-	if (smfi_setconn(socket) != MI_SUCCESS || smfi_register(filter_descriptor()) != MI_SUCCESS ||
+	if (smfi_setconn((char *) socket) != MI_SUCCESS || smfi_register(filter_descriptor()) != MI_SUCCESS ||
 	    smfi_opensocket(0) != MI_SUCCESS)
 		fail("the library refuses %s", socket);
 	record("ready");
@@ -264,11 +264,15 @@ int main(int argc, char **argv)
 	if (argc == 3 && strcmp(argv[1], "--inherited") == 0)
 		return report_inheritance(argv[2]);
 	if (argc < 3 || argc > 4)
-		fail("usage: recorder PLAN RECORD [SOCKET]");
+		fail("usage: recorder PLAN RECORD [SOCKET] or recorder --serve RECORD PATH");
 	/* Whatever the program that started us has left open. */
 	close_range(3, ~0U, 0);
 	program_path = argv[0];
 	journal_path = argv[2];
+	if (strcmp(argv[1], "--serve") == 0) {
+		journal_open(journal_path);
+		return run_usual(serve(socket));
+	}
 	plan_read(argv[1], socket);
 	journal_open(journal_path);
 	return run_steps("start") ? 0 : run_usual(socket);

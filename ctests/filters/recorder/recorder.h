@@ -6,6 +6,7 @@
 #define RECORDER_H
 
 #include <stddef.h>
+#include <stdio.h>
 #include <libmilter/mfapi.h>
 
 /* journal.c: the record, one line per event, written at once and in order. */
@@ -57,6 +58,8 @@ extern struct plan plan;
 
 /* Words of the form $socket stand for `socket`. */
 void plan_read(const char *path, char *socket);
+/* Reads the file to its end and closes it. */
+void plan_parse(FILE *, char *socket);
 long word_number(const struct word *);
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -84,6 +87,9 @@ char *text(const struct word *, int count, int at);
 long number(const struct word *, int count, int at);
 /* What an exec'd child reports about the state it inherited. */
 int report_inheritance(const char *journal);
+
+/* serve.c: returns, in a new process for each plan, the description of the socket to serve. */
+const char *serve(const char *path);
 
 /* recorder.c */
 

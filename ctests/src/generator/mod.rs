@@ -1,0 +1,205 @@
+//! Generated conversations: filters and MTAs made up from a seed, played with the reference and with ours.
+//!
+//! A [`Trial`] is a plan for the recorder and what MTAs say to it. A small model of the library predicts what each of
+//! the two libraries does, to the octet, and names the known difference wherever the two predictions part. Nothing else
+//! excuses a difference.
+
+mod callee;
+mod conversation;
+mod dialogue;
+mod model;
+mod mutation;
+mod negotiation;
+mod payload;
+mod plan;
+mod prediction;
+mod random;
+mod reduction;
+mod stage;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+pub use model::Difference;
+
+use self::{
+    conversation::Conversation,
+    plan::Plan,
+    prediction::{Prediction, Predictions},
+    random::Random,
+    reduction::reduce,
+    stage::{Performance, Stage},
+};
+use crate::Setting;
+
+/// A filter and what MTAs say to it.
+#[derive(Clone, Debug)]
+struct Trial {
+    plan: Plan,
+    conversation: Conversation,
+}
+
+impl Trial {
+    /// Always the same for the same seed.
+    fn random(seed: u64) -> Trial {
+        let mut random = Random::new(seed);
+        let plan = Plan::random(&mut random);
+        let mut conversation = Conversation::random(&mut random, &plan);
+        if random.percent(65) {
+            mutation::mutate(&mut random, &mut conversation);
+        }
+        Trial { plan, conversation }
+    }
+}
+
+/// Where a trial went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Both libraries did the same.
+    Same,
+    /// They did what is documented of each.
+    Explained(Vec<Difference>),
+    /// Ours did what is documented; the reference was not asked.
+    Ours,
+    /// At least one did something else.
+    Unexplained { ours: bool, reference: bool },
+}
+
+/// The stages of both libraries.
+struct Stages {
+    ours: Stage,
+    reference: Option<Stage>,
+}
+
+impl Stages {
+    fn new(ours: Setting, reference: Option<Setting>) -> Stages {
+        Stages { ours: Stage::new(ours), reference: reference.map(Stage::new) }
+    }
+
+    fn play(&mut self, trial: &Trial) -> Outcome {
+        let predictions = Predictions::new(&trial.plan, &trial.conversation);
+        let (ours, reference) = self.perform(trial, &predictions);
+        let as_said = |prediction: &Prediction, performance: &Performance| prediction.performance() == *performance;
+        let outcome = Outcome::Unexplained {
+            ours: !as_said(&predictions.ours, &ours),
+            reference: reference.as_ref().is_some_and(|reference| !as_said(&predictions.reference, reference)),
+        };
+        match reference {
+            _ if outcome != (Outcome::Unexplained { ours: false, reference: false }) => outcome,
+            None => Outcome::Ours,
+            Some(reference) if reference == ours => Outcome::Same,
+            // A difference without a name is a fault of the model.
+            Some(_) if predictions.reference.differences.is_empty() => outcome,
+            Some(_) => Outcome::Explained(predictions.reference.differences.into_iter().collect()),
+        }
+    }
+
+    fn perform(&mut self, trial: &Trial, predictions: &Predictions) -> (Performance, Option<Performance>) {
+        let plan = trial.plan.to_string();
+        let ours = self.ours.play(&plan, &trial.conversation, &predictions.ours);
+        let reference = self
+            .reference
+            .as_mut()
+            .filter(|_| !predictions.reference.undefined)
+            .map(|stage| stage.play(&plan, &trial.conversation, &predictions.reference));
+        (ours, reference)
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Both libraries did the same.
+    pub same: u64,
+    /// They differed as documented.
+    pub explained: u64,
+    /// How many of those each difference had to do with.
+    pub differences: BTreeMap<Difference, u64>,
+    /// Ours did what is documented; the reference was not asked, because nobody knows what it does or it is missing.
+    pub ours_alone: u64,
+    /// The seed of each unexplained difference, with the smallest case found as a dialogue.
+    pub unexplained: Vec<(u64, String)>,
+}
+
+impl Summary {
+    /// Conversations played.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.same + self.explained + self.ours_alone + self.unexplained.len() as u64
+    }
+
+    fn add(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Same => self.same += 1,
+            Outcome::Explained(differences) => {
+                self.explained += 1;
+                for difference in differences {
+                    *self.differences.entry(difference).or_default() += 1;
+                }
+            }
+            Outcome::Ours => self.ours_alone += 1,
+            Outcome::Unexplained { .. } => unreachable!("kept with its seed"),
+        }
+    }
+}
+
+/// A run is given up after so many unexplained differences.
+const ENOUGH: usize = 5;
+
+/// Plays the conversations of `count` seeds from `first` on, on all processors; even seeds with ours in the model `pool`,
+/// odd ones in `threads`. Calls `progress` with the number of seconds and conversations now and then.
+///
+/// # Panics
+///
+/// When a recorder does not start.
+pub fn run(first: u64, count: u64, reference: Option<Setting>, progress: impl Fn(u64, u64) + Sync) -> Summary {
+    let next = AtomicU64::new(0);
+    let total = Mutex::new(Summary::default());
+    let began = Instant::now();
+    let told = AtomicU64::new(0);
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut stages = [Setting::ours(), Setting::model("threads")].map(|ours| Stages::new(ours, reference));
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return;
+            }
+            let seed = first.wrapping_add(at);
+            let stages = &mut stages[(seed % 2) as usize];
+            let trial = Trial::random(seed);
+            let outcome = stages.play(&trial);
+            let unexplained = if let Outcome::Unexplained { .. } = outcome {
+                let smallest = reduce(stages, trial, &outcome);
+                Some((seed, dialogue::write(stages, seed, &smallest)))
+            } else {
+                None
+            };
+            let mut total = total.lock().expect("no worker has failed");
+            match unexplained {
+                Some(case) => total.unexplained.push(case),
+                None => total.add(outcome),
+            }
+            if total.unexplained.len() >= ENOUGH {
+                next.store(count, Ordering::Relaxed);
+            }
+            let seconds = began.elapsed().as_secs();
+            if told.fetch_max(seconds, Ordering::Relaxed) < seconds {
+                progress(seconds, total.count());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+    });
+    total.into_inner().expect("no worker has failed")
+}

@@ -1,0 +1,599 @@
+//! A small model of the library, written from its documentation and not from its code.
+//!
+//! It can be given either nature: that of the reference with all its known defects, or that of the documentation
+//! ("instead" in the table of defects). Every place where the two part is a call of [`Model::parts`] that names the
+//! defect; nothing else may make a difference.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::{
+    callee::Callee,
+    negotiation::{self, Agreement, NO_REPLY},
+    payload,
+    plan::{ACCEPT, CONTINUE, Callback, DISCARD, NOREPLY, Plan, REJECT, SKIP, TEMPFAIL},
+};
+use crate::words::quote;
+
+/// Why the two libraries may differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// The defect of the reference that has this number.
+    Defect(u8),
+    /// `SMFIS_NOREPLY` without the agreement: silence there, CONTINUE here.
+    NoReplyUnagreed,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Difference::Defect(number) => write!(f, "defect {number}"),
+            Difference::NoReplyUnagreed => f.write_str("NOREPLY that was not negotiated"),
+        }
+    }
+}
+
+use Difference::{Defect, NoReplyUnagreed};
+
+/// What is modelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nature {
+    Reference,
+    Documented,
+}
+
+/// Where a session stands; the numbers order the states for [`reaches`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    Init,
+    Options,
+    Connect,
+    Helo,
+    Mail,
+    Rcpt,
+    Data,
+    Header,
+    Eoh,
+    Body,
+    Eom,
+    Quit,
+    Abort,
+    Unknown,
+    QuitNc,
+}
+
+const IN_ORDER: [State; 15] = [
+    State::Init,
+    State::Options,
+    State::Connect,
+    State::Helo,
+    State::Mail,
+    State::Rcpt,
+    State::Data,
+    State::Header,
+    State::Eoh,
+    State::Body,
+    State::Eom,
+    State::Quit,
+    State::Abort,
+    State::Unknown,
+    State::QuitNc,
+];
+
+impl State {
+    fn of(letter: u8) -> Option<State> {
+        Some(match letter {
+            b'O' => State::Options,
+            b'C' => State::Connect,
+            b'H' => State::Helo,
+            b'M' => State::Mail,
+            b'R' => State::Rcpt,
+            b'T' => State::Data,
+            b'L' => State::Header,
+            b'N' => State::Eoh,
+            b'B' => State::Body,
+            b'E' => State::Eom,
+            b'Q' => State::Quit,
+            b'A' => State::Abort,
+            b'U' => State::Unknown,
+            b'K' => State::QuitNc,
+            _ => return None,
+        })
+    }
+
+    fn in_mail(self) -> bool {
+        (State::Mail..=State::Body).contains(&self)
+    }
+
+    /// What may come next; of a message's parts after DATA the reference misses some (defect 4).
+    fn precedes(self, next: State, optional_parts: bool) -> bool {
+        use State::*;
+        let next_ones: &[State] = match self {
+            Init => &[Options],
+            Options => &[Connect, Unknown],
+            Connect | Helo => &[Helo, Mail, Unknown],
+            Mail => &[Rcpt, Abort, Unknown],
+            Rcpt => &[Rcpt, Data, Header, Eoh, Body, Eom, Abort, Unknown],
+            Data if optional_parts => &[Header, Eoh, Body, Eom, Abort],
+            Data => &[Header, Eoh, Abort],
+            Header if optional_parts => &[Header, Eoh, Body, Eom, Abort],
+            Header => &[Header, Eoh, Abort],
+            Eoh => &[Body, Eom, Abort],
+            Body => &[Body, Eom, Abort],
+            Eom => &[Mail, Unknown, Quit, QuitNc],
+            Quit | Abort => &[],
+            Unknown => &[Helo, Mail, Rcpt, Data, Body, Abort, Unknown, Quit, QuitNc],
+            QuitNc => &[Connect, Unknown],
+        };
+        next_ones.contains(&next)
+    }
+}
+
+/// Whether `next` may follow `state` when states in `skipped` may be left out.
+fn reaches(state: State, next: State, skipped: u16, optional_parts: bool) -> bool {
+    let mut at = state as usize;
+    loop {
+        if IN_ORDER[at].precedes(next, optional_parts) {
+            return true;
+        }
+        at += 1;
+        if at >= IN_ORDER.len() || skipped & 1 << at == 0 {
+            return false;
+        }
+    }
+}
+
+/// States that need not be passed under these steps (`SMFIP_NO...`).
+fn skipped(steps: u32) -> u16 {
+    const TABLE: [(u32, State); 9] = [
+        (0x1, State::Connect),
+        (0x2, State::Helo),
+        (0x4, State::Mail),
+        (0x8, State::Rcpt),
+        (0x200, State::Data),
+        (0x20, State::Header),
+        (0x40, State::Eoh),
+        (0x10, State::Body),
+        (0x100, State::Unknown),
+    ];
+    TABLE.iter().filter(|(step, _)| steps & step != 0).fold(0, |set, (_, state)| set | 1 << *state as u16)
+}
+
+/// The step with which a filter declines to reply to a command.
+fn no_reply_step(letter: u8) -> u32 {
+    match letter {
+        b'C' => 0x1000,
+        b'H' => 0x2000,
+        b'M' => 0x4000,
+        b'R' => 0x8000,
+        b'T' => 0x1_0000,
+        b'U' => 0x2_0000,
+        b'L' => 0x80,
+        b'N' => 0x4_0000,
+        b'B' => 0x8_0000,
+        _ => 0,
+    }
+}
+
+/// Largest payload.
+pub(super) const LIMIT: usize = 65_535;
+
+/// A process that follows a plan, and its session in progress.
+pub(super) struct Model<'a> {
+    nature: Nature,
+    plan: &'a Plan,
+    callee: Callee<'a>,
+    /// In the reference one set for all sessions.
+    process_skipped: u16,
+    session: Session,
+    differences: BTreeSet<Difference>,
+    undefined: bool,
+}
+
+#[derive(Default)]
+struct Session {
+    input: Vec<u8>,
+    over: bool,
+    state: Option<State>,
+    skipped: u16,
+    steps: u32,
+    emulated: u32,
+    agreed: Vec<u8>,
+    /// xxfi_close has run and nothing came since.
+    closed: bool,
+    /// The message was decided in a step that the MTA does not wait for.
+    ahead: bool,
+}
+
+impl<'a> Model<'a> {
+    pub(super) fn new(nature: Nature, plan: &'a Plan) -> Model<'a> {
+        Model {
+            nature,
+            plan,
+            callee: Callee::new(plan, nature),
+            process_skipped: 0,
+            session: Session { over: true, ..Session::default() },
+            differences: BTreeSet::new(),
+            undefined: false,
+        }
+    }
+
+    /// What made a difference so far.
+    pub(super) fn differences(&self) -> BTreeSet<Difference> {
+        self.differences.union(&self.callee.differences).copied().collect()
+    }
+
+    /// Whether the reference has read what it must not: from here on nobody knows what it does (defect 14).
+    pub(super) fn is_undefined(&self) -> bool {
+        self.undefined || self.callee.undefined
+    }
+
+    /// What the filter has recorded.
+    pub(super) fn events(&self) -> &[String] {
+        &self.callee.events
+    }
+
+    /// What the session has sent so far.
+    pub(super) fn output(&self) -> &[u8] {
+        &self.callee.output
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.session.over
+    }
+
+    fn parts(&mut self, difference: Difference) -> bool {
+        self.differences.insert(difference);
+        self.nature == Nature::Reference
+    }
+
+    fn state(&self) -> State {
+        self.session.state.unwrap_or(State::Init)
+    }
+
+    fn go(&mut self, state: State) {
+        self.session.state = Some(state);
+    }
+
+    pub(super) fn connect(&mut self) {
+        self.callee.begin_session();
+        let skipped = skipped(negotiation::own_steps(self.plan));
+        self.process_skipped |= skipped;
+        self.session = Session { skipped, ..Session::default() };
+    }
+
+    /// Takes octets from the MTA.
+    pub(super) fn feed(&mut self, octets: &[u8]) {
+        self.session.input.extend_from_slice(octets);
+        while let (false, Some(&[a, b, c, d, letter])) = (self.session.over, self.session.input.first_chunk()) {
+            let length = u32::from_be_bytes([a, b, c, d]);
+            let size = if length == 0 || length > 0x8000_0000 {
+                if !self.parts(Defect(3)) {
+                    return self.fail();
+                }
+                0
+            } else {
+                length as usize - 1
+            };
+            if size > LIMIT {
+                return self.fail();
+            }
+            if self.session.input.len() < 5 + size {
+                return;
+            }
+            let payload: Vec<u8> = self.session.input.drain(..5 + size).skip(5).collect();
+            self.command(letter, &payload);
+        }
+    }
+
+    /// Takes the end of the connection; `deaf` if the MTA does not read any more either.
+    pub(super) fn end(&mut self, deaf: bool) {
+        self.callee.deaf = deaf;
+        if !self.session.over {
+            self.fail();
+        }
+    }
+
+    fn fail(&mut self) {
+        if self.state().in_mail() {
+            self.abort();
+        }
+        self.finish();
+    }
+
+    /// The last call of a session, unless xxfi_close has run for QUIT_NC.
+    fn finish(&mut self) {
+        if !self.session.closed || self.parts(Defect(11)) {
+            self.run(Callback::Close, "close");
+        }
+        self.session.over = true;
+    }
+
+    fn abort(&mut self) {
+        self.run(Callback::Abort, "abort");
+    }
+
+    fn run(&mut self, callback: Callback, record: &str) -> Option<i32> {
+        self.plan.calls(callback).then(|| self.callee.call(callback, record, None, false))
+    }
+
+    fn reaches(&mut self, next: State) -> bool {
+        let state = self.state();
+        let documented = reaches(state, next, self.session.skipped, true);
+        let reference = reaches(state, next, self.process_skipped, false);
+        if documented == reference {
+            return documented;
+        }
+        let shared = reaches(state, next, self.session.skipped, false) != reference;
+        if self.parts(Defect(if shared { 1 } else { 4 })) { reference } else { documented }
+    }
+
+    fn command(&mut self, letter: u8, payload: &[u8]) {
+        let target = State::of(letter);
+        if target.is_none() && letter != b'D' {
+            return self.fail();
+        }
+        let was_in_mail = self.state().in_mail();
+        let mut aborted = false;
+        if let Some(target) = target {
+            if !self.reaches(target) {
+                match self.stray(letter, target) {
+                    Some(has_aborted) => aborted = has_aborted,
+                    None => return,
+                }
+            }
+            self.session.ahead = false;
+            if self.session.closed && !matches!(target, State::Quit | State::QuitNc) {
+                self.session.closed = false;
+            }
+        }
+        if b"ODCHMRLBU".contains(&letter) && payload.is_empty() {
+            if was_in_mail && (!aborted || self.parts(Defect(9))) {
+                self.abort();
+            }
+            return self.finish();
+        }
+        let before = self.state();
+        if let Some(target) = target {
+            self.go(target);
+        }
+        self.handle(letter, payload, before, was_in_mail);
+    }
+
+    /// A command that cannot follow. `None` when that is the end of it; otherwise whether xxfi_abort was called.
+    fn stray(&mut self, letter: u8, target: State) -> Option<bool> {
+        let before = self.state();
+        let in_mail = before.in_mail();
+        if letter == b'A' {
+            // Outside of a message there is nothing to abort, and nothing else changes.
+            let reachable = {
+                self.go(State::Helo);
+                self.reaches(target)
+            };
+            if reachable && self.parts(Defect(8)) {
+                return Some(false);
+            }
+            if before < State::Helo && self.parts(Defect(6)) {
+                return None;
+            }
+            if self.nature == Nature::Documented {
+                self.go(before);
+            }
+            return None;
+        }
+        self.go(State::Helo);
+        if self.reaches(target) {
+            if in_mail {
+                self.abort();
+            }
+            return Some(in_mail);
+        }
+        match letter {
+            b'Q' => {
+                if in_mail {
+                    self.abort();
+                }
+                Some(in_mail)
+            }
+            b'K' => {
+                if in_mail {
+                    self.abort();
+                }
+                if self.parts(Defect(11)) { None } else { Some(in_mail) }
+            }
+            _ => {
+                if in_mail {
+                    self.abort();
+                }
+                if !self.session.ahead && !self.parts(Defect(7)) {
+                    self.finish();
+                }
+                None
+            }
+        }
+    }
+
+    fn handle(&mut self, letter: u8, payload: &[u8], before: State, was_in_mail: bool) {
+        match letter {
+            b'O' => self.negotiate(payload),
+            b'D' => self.callee.macros.store(payload),
+            b'A' => {
+                if was_in_mail || self.parts(if before == State::Unknown { Defect(5) } else { Defect(8) }) {
+                    self.abort();
+                }
+            }
+            b'Q' => {
+                self.finish();
+                self.session.over = true;
+            }
+            b'K' => {
+                if !self.session.closed || self.parts(Defect(11)) {
+                    self.run(Callback::Close, "close");
+                }
+                self.callee.macros.clear_from(0);
+                if self.callee.has_stored_reply() && !self.parts(Defect(11)) {
+                    self.callee.forget_reply();
+                }
+                // Only the documentation speaks of a close that was done already.
+                self.session.closed = true;
+            }
+            b'E' => self.end_of_message(payload),
+            b'U' => {
+                if self.nature == Nature::Documented {
+                    self.go(before);
+                } else if before != State::Helo {
+                    self.differences.insert(Defect(5));
+                }
+                if self.plan.calls(Callback::Unknown) && !payload.contains(&0) && self.parts(Defect(14)) {
+                    self.undefined = true;
+                }
+                let record = format!("unknown {}", quote(payload::string(payload)));
+                let value = self.run(Callback::Unknown, &record);
+                self.settle(letter, value);
+            }
+            _ => self.ask(letter, payload),
+        }
+    }
+
+    /// Commands whose callback is given the payload and answers.
+    fn ask(&mut self, letter: u8, payload: &[u8]) {
+        let (callback, slot) = match letter {
+            b'C' => (Callback::Connect, Some(1)),
+            b'H' => (Callback::Helo, Some(2)),
+            b'M' => (Callback::EnvFrom, Some(3)),
+            b'R' => (Callback::EnvRcpt, Some(4)),
+            b'T' => (Callback::Data, None),
+            b'L' => (Callback::Header, None),
+            b'N' => (Callback::Eoh, None),
+            _ => (Callback::Body, None),
+        };
+        if let Some(slot) = slot {
+            self.callee.macros.clear_from(slot);
+        }
+        if !self.plan.calls(callback) {
+            return self.settle(letter, None);
+        }
+        let shown = match letter {
+            b'C' => payload::client(payload),
+            b'H' if payload.last() != Some(&0) => {
+                // Nothing at all there; a packet like any other that is not understood here.
+                if self.parts(Defect(12)) {
+                    return;
+                }
+                None
+            }
+            b'H' => Some(format!(" {}", quote(payload::string(payload)))),
+            b'M' | b'R' => payload::strings(payload),
+            b'L' => match payload::header(payload) {
+                Some((name, value)) if !name.is_empty() || self.parts(Defect(13)) => {
+                    Some(format!(" {} {}", quote(name), quote(value)))
+                }
+                _ => None,
+            },
+            b'B' => Some(format!(" {}", quote(payload))),
+            _ => Some(String::new()),
+        };
+        match shown {
+            Some(shown) => {
+                let value = self.run(callback, &format!("{}{shown}", callback.name()));
+                self.settle(letter, value);
+            }
+            None => self.fail(),
+        }
+    }
+
+    fn end_of_message(&mut self, payload: &[u8]) {
+        if !payload.is_empty() && self.plan.calls(Callback::Body) {
+            let record = format!("body {}", quote(payload));
+            let value = self.callee.call(Callback::Body, &record, None, true);
+            if value != CONTINUE {
+                if self.parts(Defect(10)) {
+                    self.settle(b'E', Some(value));
+                    if !self.session.over {
+                        self.settle(b'E', Some(value));
+                    }
+                    return;
+                }
+                if value != SKIP && value != NOREPLY {
+                    return self.settle(b'E', Some(value));
+                }
+            }
+        }
+        let value = self.plan.calls(Callback::Eom).then(|| self.callee.call(Callback::Eom, "eom", None, true));
+        self.settle(b'E', value);
+    }
+
+    fn negotiate(&mut self, payload: &[u8]) {
+        self.callee.macros.clear_from(0);
+        let Some(offer) = negotiation::Offer::read(payload) else { return self.fail() };
+        let choice = if self.plan.calls(Callback::Negotiate) {
+            let wide = offer.is_wide() && self.parts(Defect(18));
+            let mut outputs = offer.outputs(self.plan, wide);
+            let record = offer.record(&outputs, wide);
+            let value = self.callee.call(Callback::Negotiate, &record, Some(&mut outputs), false);
+            Some((value, outputs))
+        } else {
+            None
+        };
+        let Some(agreement) = offer.settle(self.plan, choice) else { return self.fail() };
+        let Agreement { actions, steps, emulated, .. } = agreement;
+        self.callee.actions = actions;
+        self.session.steps = steps;
+        self.session.emulated = emulated;
+        self.session.skipped |= skipped(steps);
+        self.process_skipped |= skipped(steps);
+        self.session.agreed = agreement.reply(&self.callee.symbol_lists);
+        let reply = self.session.agreed.clone();
+        self.callee.send(b'O', &reply);
+    }
+
+    /// Replies to what a callback returned, and goes where that leads. Without callback the library has no objection.
+    fn settle(&mut self, letter: u8, value: Option<i32>) {
+        let quiet = self.session.steps & NO_REPLY & no_reply_step(letter) != 0;
+        let emulated = self.session.emulated & no_reply_step(letter) != 0;
+        let value = value.unwrap_or(CONTINUE);
+        let one_of_many = matches!(letter, b'R' | b'U');
+        match value {
+            CONTINUE | REJECT | TEMPFAIL | NOREPLY if quiet => {
+                if emulated {
+                    self.callee.send(b'c', b"");
+                }
+                let moves = !one_of_many && matches!(value, REJECT | TEMPFAIL);
+                if moves && self.parts(Defect(16)) {
+                    self.go(State::Helo);
+                }
+                return;
+            }
+            CONTINUE => self.callee.send(b'c', b""),
+            REJECT => self.callee.refuse(b'5', b'r'),
+            TEMPFAIL => self.callee.refuse(b'4', b't'),
+            DISCARD => self.callee.send(b'd', b""),
+            ACCEPT => self.callee.send(b'a', b""),
+            SKIP => self.callee.send(b's', b""),
+            NOREPLY => {
+                if !self.parts(NoReplyUnagreed) {
+                    self.callee.send(b'c', b"");
+                }
+            }
+            _ => {
+                if !self.parts(Defect(15)) {
+                    return self.fail();
+                }
+                match value {
+                    21 => return self.fail(),
+                    22 if !quiet => {
+                        let reply = self.session.agreed.clone();
+                        self.callee.send(b'O', &reply);
+                    }
+                    22 if emulated => self.callee.send(b'c', b""),
+                    _ => {}
+                }
+                return;
+            }
+        }
+        if value == ACCEPT || (matches!(value, REJECT | DISCARD | TEMPFAIL) && !one_of_many) {
+            self.go(State::Helo);
+            self.session.ahead = quiet && !emulated;
+        }
+    }
+}

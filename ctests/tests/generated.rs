@@ -1,0 +1,53 @@
+//! Conversations made up from seeds, played with both libraries and with a model of each.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+};
+
+use ctests::{Setting, generator};
+
+const SEED: u64 = 1;
+const COUNT: u64 = 3000;
+
+fn number(variable: &str, default: u64) -> u64 {
+    match env::var(variable) {
+        Ok(text) if !text.is_empty() => {
+            text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a decimal number is needed"))
+        }
+        _ => default,
+    }
+}
+
+/// Past the capture of the test runner.
+fn tell(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+#[test]
+fn generated_conversations_go_as_documented() {
+    let seed = number("LIBMILTER_GENERATED_SEED", SEED);
+    let count = number("LIBMILTER_GENERATED_COUNT", COUNT);
+    let reference = Setting::reference("generated");
+    tell(&format!("generated: seeds from {seed}, {count} conversations\n"));
+    let (interval, start, end) = if io::stderr().is_terminal() { (1, "\r", "") } else { (60, "", "\n") };
+    let summary = generator::run(seed, count, reference, |seconds, done| {
+        if seconds % interval == 0 {
+            tell(&format!("{start}generated: {done} of {count}, {} a second{end}", done / seconds));
+        }
+    });
+    tell(&format!(
+        "{start}generated: {} conversations: {} the same, {} different as documented, {} with ours alone, {} unexplained\n",
+        summary.count(),
+        summary.same,
+        summary.explained,
+        summary.ours_alone,
+        summary.unexplained.len()
+    ));
+    for (difference, count) in &summary.differences {
+        tell(&format!("generated: {count:8} with {difference}\n"));
+    }
+    let cases: Vec<&str> = summary.unexplained.iter().map(|(_, case)| &case[..]).collect();
+    assert!(cases.is_empty(), "\n{}", cases.join("\n"));
+    assert_eq!(summary.count(), count);
+}
