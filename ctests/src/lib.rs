@@ -3,7 +3,7 @@
 //! Two libraries can be tested: [`Library::ours`], built from this workspace, and
 //! [`Library::reference`], sendmail's libmilter where the system has its development files.
 //! [`Compile`] turns C and C++ sources into programs linked with one of them, [`Process`] runs
-//! them, [`TempDir`] gives them a place, and [`skip`] is how a test says that it lacks something.
+//! them, [`TempDir`] gives them a place, and [`skip()`] is how a test says that it lacks something.
 //!
 //! [`Filter`] is the recorder, a filter that follows a plan; [`MtaConnection`] talks to it.
 //! [`dialogue`] reads conversations from files, [`conversation`] plays them, [`verdict`] compares.

@@ -118,7 +118,7 @@ pub fn target_dir() -> PathBuf {
     // <target>/<profile>/deps/<test>, or <target>/<triple>/<profile>/deps/<test>
     program
         .ancestors()
-        .find(|directory| directory.join("CACHEDIR.TAG").exists())
+        .find(|directory| directory.join(".rustc_info.json").exists())
         .unwrap_or_else(|| panic!("{} is not below a cargo target directory", program.display()))
         .to_path_buf()
 }

@@ -99,7 +99,7 @@ pub unsafe extern "C" fn smfi_setdbg(level: c_int) -> c_int {
 /// Call it before smfi_main(). The default is 7210 seconds; less than what the MTA may need between two commands
 /// loses sessions.
 ///
-/// @param seconds the time; 0 for no waiting.
+/// @param seconds the time; 0 or less for no limit.
 /// @return MI_SUCCESS.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_settimeout(seconds: c_int) -> c_int {

@@ -69,11 +69,8 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// Readable from the moment the model is to stop.
     fn stop_descriptor(&self) -> BorrowedFd<'_>;
 
-    /// Tells the operator that no thread could be started.
-    fn no_thread(&self, error: &io::Error);
-
-    /// Tells the operator that one connection cannot be served.
-    fn broken_session(&self, error: &io::Error);
+    /// Tells the operator that something could not be done, which costs a connection or some time.
+    fn trouble(&self, what: &str, error: &io::Error);
 
     /// Tells the operator that nothing can be served any more, and stops.
     fn broken(&self, error: &io::Error);

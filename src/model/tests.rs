@@ -114,12 +114,15 @@ struct EchoService {
     stopping: AtomicBool,
     /// Attempts to take a connection that find no descriptors.
     pauses: AtomicUsize,
+    /// How long an attempt to take a connection takes.
+    admission: Duration,
 }
 
 impl Service for EchoService {
     type Session = Echo;
 
     fn admit(self: &Arc<Self>, listener: BorrowedFd<'_>) -> Admission<Echo> {
+        std::thread::sleep(self.admission);
         if self.pauses.fetch_update(SeqCst, SeqCst, |pauses| pauses.checked_sub(1)).is_ok() {
             return Admission::Pause;
         }
@@ -150,12 +153,8 @@ impl Service for EchoService {
         self.stop.as_fd()
     }
 
-    fn no_thread(&self, error: &io::Error) {
-        panic!("no thread: {error}");
-    }
-
-    fn broken_session(&self, error: &io::Error) {
-        panic!("no session: {error}");
+    fn trouble(&self, what: &str, error: &io::Error) {
+        panic!("cannot {what}: {error}");
     }
 
     fn broken(&self, error: &io::Error) {
@@ -177,7 +176,7 @@ impl Running {
         let directory = std::env::temp_dir().join(format!("libmilter-model-{}-{number}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
         let listener: OwnedFd = UnixListener::bind(directory.join("s")).unwrap().into();
-        socket::listen(listener.as_fd(), 128).unwrap();
+        crate::sys::descriptor::set_blocking(listener.as_fd(), false).unwrap();
         let mut service = EchoService {
             world: Arc::default(),
             timeout: None,
@@ -185,6 +184,7 @@ impl Running {
             stop: Wake::new().unwrap(),
             stopping: AtomicBool::new(false),
             pauses: AtomicUsize::new(0),
+            admission: Duration::ZERO,
         };
         change(&mut service);
         let service = Arc::new(service);
@@ -363,6 +363,42 @@ fn a_pause_of_the_listener_ends<M: Model>() {
     assert_eq!(running.service.pauses.load(SeqCst), 0);
 }
 
+fn a_pause_after_a_slow_attempt_ends<M: Model>() {
+    let running = Running::start::<M>(|service| {
+        service.pauses = AtomicUsize::new(2);
+        service.admission = Duration::from_millis(20);
+    });
+    echo(&mut running.connect(), b'x');
+}
+
+fn nothing_is_taken_after_the_end<M: Model>() {
+    let mut running = Running::start::<M>(|service| service.admission = Duration::from_millis(20));
+    let mut idle = running.connect();
+    echo(&mut idle, b'x');
+    let _waiting: Vec<UnixStream> = (0..5).map(|_| running.connect()).collect();
+    running.stop();
+    running.join();
+    assert!(UnixStream::connect(running.directory.join("s")).is_err());
+    echo(&mut idle, b'y');
+}
+
+fn streams_do_not_keep_others_waiting<M: Model>() {
+    let running = Running::start::<M>(|_| {});
+    let streams: Vec<UnixStream> = (0..8).map(|_| running.connect()).collect();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for stream in &streams {
+            let over = &over;
+            scope.spawn(move || while !over.load(SeqCst) && (&mut &*stream).write_all(&[b'x'; 4096]).is_ok() {});
+            scope.spawn(move || while (&mut &*stream).read(&mut [0; 4096]).is_ok_and(|len| len > 0) {});
+        }
+        // Each needs an event to be fetched, and a new one a connection to be taken.
+        (0..20).for_each(|_| echo(&mut running.connect(), b'y'));
+        over.store(true, SeqCst);
+        streams.iter().for_each(|stream| stream.shutdown(std::net::Shutdown::Both).unwrap());
+    });
+}
+
 macro_rules! promises {
     ($($model:ident: $($promise:ident)*;)*) => {
         $(#[allow(non_snake_case)]
@@ -379,11 +415,13 @@ macro_rules! promises {
 promises! {
     Pool: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_does_not_wait_for_ever silent_sessions_expire
-        a_pause_of_the_listener_ends;
+        a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
+        streams_do_not_keep_others_waiting;
 }
 
 promises! {
     Threads: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_does_not_wait_for_ever silent_sessions_expire
-        a_pause_of_the_listener_ends;
+        a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
+        streams_do_not_keep_others_waiting;
 }

@@ -78,7 +78,7 @@ impl<V: Service> Shared<V> {
         drop(state);
         let shared = Arc::clone(self);
         if let Err(error) = start_thread("milter-session", move || shared.work(session)) {
-            self.service.no_thread(&error);
+            self.service.trouble("start a thread", &error);
         }
     }
 

@@ -23,6 +23,9 @@ use crate::sys::socket;
 /// Replies that gather up to this many octets are sent together.
 const GATHER: usize = 64 * 1024;
 
+/// Room for replies that a session keeps while it is idle, in octets.
+const KEEP: usize = 256;
+
 /// One session as its callbacks see it.
 pub(crate) struct Context {
     pub(super) server: Arc<Server>,
@@ -135,8 +138,7 @@ impl Context {
         {
             core.broken = Some(error.kind());
         }
-        // The room is kept for the next replies unless it is unusually large.
-        if output.capacity() <= GATHER {
+        if output.capacity() <= KEEP {
             output.clear();
             *core.engine.output() = output;
         }

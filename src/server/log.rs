@@ -19,9 +19,35 @@ pub(super) fn write(level: Level, name: &CStr, text: fmt::Arguments<'_>) {
     syslog::write(level, line);
 }
 
+/// Tells that a run has ended, in the words that operators look for.
+pub(super) fn ended(name: &CStr, how: &str) {
+    syslog::write(Level::Debug, [name.to_bytes(), b"=", how.as_bytes()].concat());
+}
+
 /// Writes an error about the filter called `name`.
 pub(super) fn error(name: &CStr, text: fmt::Arguments<'_>) {
     write(Level::Error, name, text);
+}
+
+/// Tells one trouble from the next: what comes again and again without a pause is one.
+pub(super) struct Episode {
+    last: Mutex<Option<Instant>>,
+}
+
+impl Episode {
+    /// Trouble that was away for so long is a new one.
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    pub(super) const fn new() -> Self {
+        Episode { last: Mutex::new(None) }
+    }
+
+    /// Notes trouble; true if it is a new one and worth a line.
+    pub(super) fn begins(&self) -> bool {
+        let now = Instant::now();
+        let last = self.last.lock().replace(now);
+        last.is_none_or(|last| now - last >= Self::PAUSE)
+    }
 }
 
 /// Lets through so many lines in so much time, and counts the others.

@@ -9,6 +9,7 @@ mod description;
 mod listener;
 mod log;
 mod options;
+mod run;
 mod service;
 mod session;
 mod settings;
@@ -20,7 +21,7 @@ use std::ffi::{CStr, c_int};
 use milter_protocol::{Callback, Profile};
 
 pub(crate) use context::Context;
-pub(crate) use service::run;
+pub(crate) use run::run;
 pub(crate) use settings::{open_socket, register, set_backlog, set_connection, set_debug, set_timeout, swap_data_size};
 pub(crate) use stop::{stop, stop_requested};
 

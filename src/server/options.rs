@@ -30,7 +30,7 @@ pub(super) struct OptionError(String);
 
 impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "LIBMILTER_OPTIONS: {}", self.0)
     }
 }
 
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_an_error_that_says_what_would_be() {
         let message = |text| Options::parse(text).unwrap_err().to_string();
-        assert_eq!(message("model=quick"), "option model=quick: the value must be pool or threads");
-        assert_eq!(message("drain=-1"), "option drain=-1: the value must be in seconds");
-        assert_eq!(message("speed=11"), "unknown option speed; there are model and drain");
+        assert_eq!(message("model=quick"), "LIBMILTER_OPTIONS: option model=quick: the value must be pool or threads");
+        assert_eq!(message("drain=-1"), "LIBMILTER_OPTIONS: option drain=-1: the value must be in seconds");
+        assert_eq!(message("speed=11"), "LIBMILTER_OPTIONS: unknown option speed; there are model and drain");
     }
 }

@@ -1,4 +1,4 @@
-//! One run of a filter, from its start to its stop.
+//! What the sessions of one run share, and how connections become sessions.
 
 use std::ffi::c_int;
 use std::io;
@@ -9,18 +9,17 @@ use std::time::Duration;
 
 use milter_protocol::Profile;
 
+use super::Filter;
 use super::context::Context;
-use super::listener::Listener;
-use super::log::{self, Level, Limiter};
-use super::options::{ModelName, Options};
+use super::log::{self, Episode, Level, Limiter};
+use super::options::Options;
 use super::session::Session;
-use super::settings::{self, Missing, Plan};
-use super::signals::Signals;
-use super::stop::{self, Watch};
-use super::{Filter, settings::filter_name};
-use crate::model::{Admission, Model, Service, Threads};
+use super::settings::Plan;
+use super::stop;
+use crate::model::{Admission, Service};
 use crate::sys::socket::{self, Family};
-use crate::sys::{process, signal, stdio};
+use crate::sys::stdio;
+use crate::sys::wake::Wake;
 
 /// The filter of one run and what its sessions share.
 pub(crate) struct Server {
@@ -28,99 +27,35 @@ pub(crate) struct Server {
     profile: Profile,
     options: Options,
     family: Family,
-    watch: Watch,
+    /// Readable from the moment the run is to stop.
+    wake: Arc<Wake>,
     sessions: AtomicU64,
     limiter: Limiter,
-    /// Descriptors have run out, and that was told.
-    exhausted: AtomicBool,
+    exhaustion: Episode,
+    trouble: Episode,
     private_data_told: AtomicBool,
+    /// The run is over: no connections are taken whatever later runs do.
+    ended: AtomicBool,
     /// Sessions are to end after the command in hand although the run is over.
     aborted: AtomicBool,
     /// Why nothing can be served any more.
     broken: parking_lot::Mutex<Option<io::Error>>,
 }
 
-/// Runs the filter until it is stopped; false when that was not possible or went wrong.
-pub(crate) fn run() -> bool {
-    match prepare_and_serve() {
-        Ok(()) => {
-            process::set_errno(0);
-            true
-        }
-        Err(error) => {
-            process::set_errno(error.raw_os_error().unwrap_or(libc::EINVAL));
-            false
-        }
-    }
-}
-
-fn prepare_and_serve() -> io::Result<()> {
-    signal::ignore_broken_pipes()?;
-    let name = filter_name().unwrap_or_default();
-    let fail = |what: std::fmt::Arguments<'_>| {
-        log::error(&name, what);
-        io::Error::from(io::ErrorKind::InvalidInput)
-    };
-    let plan = settings::plan().map_err(|missing| match missing {
-        Missing::Connection => fail(format_args!("missing connection information: call smfi_setconn first")),
-        Missing::Filter => fail(format_args!("no filter: smfi_register was not called or has failed")),
-    })?;
-    let options = Options::from_environment().map_err(|error| fail(format_args!("LIBMILTER_OPTIONS: {error}")))?;
-    let explain = |what: &'static str| {
-        let name = &name;
-        move |error: io::Error| {
-            log::error(name, format_args!("{what}: {error}"));
-            error
-        }
-    };
-    log_panics();
-    let _signals = Signals::take().map_err(explain("Couldn't start signal thread"))?;
-    let watch = Watch::new().map_err(explain("cannot prepare for being stopped"))?;
-    let Listener { socket, family, file } = match settings::take_listener() {
-        Ok(listener) => listener,
-        Err(error) => {
-            watch.end();
-            return Err(error);
-        }
-    };
-    let server = Arc::new(Server::new(plan, options, family, watch));
-    let outcome = match options.model {
-        #[cfg(target_os = "linux")]
-        ModelName::Pool => crate::model::Pool::run(Arc::clone(&server), socket),
-        #[cfg(not(target_os = "linux"))]
-        ModelName::Pool => unreachable!("not among the options of this system"),
-        ModelName::Threads => Threads::run(Arc::clone(&server), socket),
-    };
-    let outcome = outcome.map_err(explain("cannot go on"));
-    if let Some(file) = file
-        && let Err(error) = file.remove()
-    {
-        explain("cannot remove the socket")(error);
-    }
-    server.end();
-    outcome.and_then(|()| server.broken.lock().take().map_or(Ok(()), Err))
-}
-
-/// Has panics go to the system log. Standard error may be closed, or be somebody's connection.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let name = filter_name().unwrap_or_default();
-        log::error(&name, format_args!("internal error: {}", panic.to_string().replace('\n', " ")));
-    }));
-}
-
 impl Server {
-    fn new(plan: Plan, options: Options, family: Family, watch: Watch) -> Self {
+    pub(super) fn new(plan: Plan, options: Options, family: Family, wake: Arc<Wake>) -> Self {
         Server {
             profile: plan.filter.profile(),
             plan,
             options,
             family,
-            watch,
+            wake,
             sessions: AtomicU64::new(0),
             limiter: Limiter::new(),
-            exhausted: AtomicBool::new(false),
+            exhaustion: Episode::new(),
+            trouble: Episode::new(),
             private_data_told: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             broken: parking_lot::Mutex::new(None),
         }
@@ -130,17 +65,22 @@ impl Server {
     #[cfg(test)]
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
         let plan = Plan { filter, timeout: None, debug: 0 };
-        Server::new(plan, Options::default(), Family::Local, Watch::new().unwrap())
+        Server::new(plan, Options::default(), Family::Local, Arc::new(Wake::new().unwrap()))
     }
 
-    fn end(&self) {
-        let level = stop::level();
-        self.debug(0, || {
-            let how = if level == stop::Level::Abort { "aborting" } else { "terminating" };
-            format!("mi_stop={how}")
-        });
-        self.aborted.store(level == stop::Level::Abort, Relaxed);
-        self.watch.end();
+    /// Notes that the run is over; some sessions may not be.
+    pub(super) fn end(&self) {
+        let aborted = stop::level() == stop::Level::Abort;
+        self.ended.store(true, Relaxed);
+        self.aborted.store(aborted, Relaxed);
+        if self.plan.debug > 0 {
+            log::ended(self.filter().name(), if aborted { "aborting" } else { "terminating" });
+        }
+    }
+
+    /// Why nothing can be served any more, if that is so.
+    pub(super) fn take_broken(&self) -> Option<io::Error> {
+        self.broken.lock().take()
     }
 
     pub(super) fn filter(&self) -> &dyn Filter {
@@ -182,15 +122,10 @@ impl Server {
     }
 
     fn open(self: &Arc<Self>, connection: OwnedFd) -> Session {
-        let name = self.filter().name();
-        let told = |what: &'static str| {
-            move |error: &io::Error| {
-                log::write(Level::Warning, name, format_args!("{what} on a connection failed: {error}"));
-            }
-        };
         if self.family == Family::Internet {
-            let _ = socket::set_keep_alive(connection.as_fd()).inspect_err(told("keepalive"));
-            let _ = socket::set_no_delay(connection.as_fd()).inspect_err(told("no delay"));
+            let told = |what| move |error: &io::Error| self.report(Level::Warning, format_args!("{what}: {error}"));
+            let _ = socket::set_keep_alive(connection.as_fd()).inspect_err(told("keepalive on a connection failed"));
+            let _ = socket::set_no_delay(connection.as_fd()).inspect_err(told("no delay on a connection failed"));
         }
         let number = self.sessions.fetch_add(1, Relaxed) + 1;
         Session::new(Arc::new(Context::new(Arc::clone(self), number, connection)))
@@ -202,21 +137,18 @@ impl Service for Server {
 
     fn admit(self: &Arc<Self>, listener: BorrowedFd<'_>) -> Admission<Session> {
         let error = match socket::accept(listener) {
-            Ok(connection) => {
-                self.exhausted.store(false, Relaxed);
-                return Admission::Session(self.open(connection));
-            }
+            Ok(connection) => return Admission::Session(self.open(connection)),
             Err(error) => error,
         };
         match error.raw_os_error() {
             Some(libc::EAGAIN) => Admission::Empty,
-            Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => Admission::Again,
             Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL) => {
                 self.broken(&error);
                 Admission::Pause
             }
+            Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => Admission::Again,
             _ => {
-                if !self.exhausted.swap(true, Relaxed) {
+                if self.exhaustion.begins() {
                     let text = format_args!("cannot accept connections: {error}; new ones wait until that is over");
                     log::error(self.filter().name(), text);
                 }
@@ -234,23 +166,20 @@ impl Service for Server {
     }
 
     fn stopping(&self) -> bool {
-        stop::level() > stop::Level::Run
+        self.ended.load(Relaxed) || stop::stop_requested()
     }
 
     fn stop_descriptor(&self) -> BorrowedFd<'_> {
-        self.watch.descriptor()
+        self.wake.as_fd()
     }
 
-    fn no_thread(&self, error: &io::Error) {
-        self.report(Level::Error, format_args!("cannot start a thread: {error}"));
-    }
-
-    fn broken_session(&self, error: &io::Error) {
-        self.report(Level::Error, format_args!("cannot serve a connection: {error}"));
+    fn trouble(&self, what: &str, error: &io::Error) {
+        if self.trouble.begins() {
+            log::error(self.filter().name(), format_args!("cannot {what}: {error}"));
+        }
     }
 
     fn broken(&self, error: &io::Error) {
-        log::error(self.filter().name(), format_args!("cannot go on: {error}"));
         *self.broken.lock() = Some(error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error));
         stop::raise(stop::Level::Abort);
     }

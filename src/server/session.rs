@@ -8,6 +8,7 @@ use std::sync::Arc;
 use milter_protocol::command::{CommandCode, PayloadError};
 use milter_protocol::frame::{self, HEADER_LEN};
 use milter_protocol::{Callback, Failure, Notice, State};
+use parking_lot::MutexGuard;
 
 use super::buffer::{Buffer, Scratch};
 use super::context::Context;
@@ -124,15 +125,12 @@ impl Session {
     fn serve_command(&mut self, code: u8, payload: &mut [u8]) -> Next {
         let context = &self.context;
         context.debug(4, || format!("got cmd '{}' len {}", code.escape_ascii(), payload.len()));
-        let mut core = context.core();
+        let state = context.core().engine.state();
         context.debug(5, || {
-            let wanted = CommandCode::from_letter(code).and_then(State::after);
-            let state = core.engine.state();
-            let wanted = wanted.unwrap_or(state) as u8;
-            format!("cur {} new {wanted} nextmask {:x}", state as u8, state.successors())
+            let wanted = CommandCode::from_letter(code).and_then(State::after).unwrap_or(state);
+            format!("cur {} new {} nextmask {:x}", state as u8, wanted as u8, state.successors())
         });
-        core.engine.handle_command(code, payload);
-        drop(core);
+        context.core().engine.handle_command(code, payload);
         if self.run_callbacks(payload) == Next::End {
             return Next::End;
         }
@@ -151,7 +149,9 @@ impl Session {
         let mut core = context.core();
         loop {
             let callback = core.engine.poll_callback(payload);
-            context.tell(core.engine.poll_notice());
+            if let Some(notice) = core.engine.poll_notice() {
+                MutexGuard::unlocked(&mut core, || context.tell(notice));
+            }
             let Some(mut callback) = callback else {
                 if core.engine.is_finished() {
                     break;
@@ -160,8 +160,10 @@ impl Session {
                 if !core.is_lost() {
                     return Next::Wait;
                 }
-                context.report(Level::Error, format_args!("the MTA does not take the reply"));
                 core.engine.handle_disconnect();
+                MutexGuard::unlocked(&mut core, || {
+                    context.report(Level::Error, format_args!("the MTA does not take the reply"));
+                });
                 continue;
             };
             drop(core);
@@ -198,14 +200,11 @@ impl Context {
         self.server.debug(level, || format!("[{}] {}", self.number, text()));
     }
 
-    fn tell(&self, notice: Option<Notice>) {
+    fn tell(&self, notice: Notice) {
         match notice {
-            None => {}
-            Some(notice @ (Notice::BrokenPromise { .. } | Notice::ReplyDue(_))) => {
-                self.report(Level::Error, format_args!("{notice}"));
-            }
-            Some(notice @ Notice::Negotiated { .. }) => self.debug(3, || notice.to_string()),
-            Some(notice @ Notice::Ignored { .. }) => self.debug(1, || notice.to_string()),
+            Notice::BrokenPromise { .. } | Notice::ReplyDue(_) => self.report(Level::Error, format_args!("{notice}")),
+            Notice::Negotiated { .. } => self.debug(3, || notice.to_string()),
+            Notice::Ignored { .. } => self.debug(1, || notice.to_string()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a program sets before it runs its filter: one filter and one set of settings per process.
 
 use std::ffi::{CString, c_int};
-use std::io;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,9 +9,11 @@ use std::time::Duration;
 use milter_protocol::frame::DEFAULT_LIMIT;
 use parking_lot::Mutex;
 
-use super::listener::Listener;
+use super::Filter;
+use super::description::Description;
+use super::listener::{Listener, OpenError};
 use super::log::{self, Level};
-use super::{Filter, description};
+use crate::sys::process;
 use crate::sys::socket::DEFAULT_BACKLOG;
 
 struct Settings {
@@ -73,27 +75,37 @@ pub(super) fn data_size() -> usize {
 
 /// Opens the socket ahead of the run, so that it can be used after privileges are dropped. An open one stays.
 pub(crate) fn open_socket(remove_stale: bool) -> bool {
-    let mut settings = SETTINGS.lock();
-    settings.listener.is_some()
-        || settings.open(remove_stale).map(|listener| settings.listener = Some(listener)).is_ok()
+    if SETTINGS.lock().listener.is_some() {
+        return true;
+    }
+    match open(remove_stale) {
+        Some(listener) => {
+            SETTINGS.lock().listener = Some(listener);
+            true
+        }
+        None => false,
+    }
 }
 
-impl Settings {
-    fn open(&self, remove_stale: bool) -> io::Result<Listener> {
-        let (Some(filter), Some(connection)) = (&self.filter, &self.connection) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let shown = connection.to_string_lossy();
-        if self.debug > 0 {
-            log::write(Level::Debug, filter.name(), format_args!("Opening listen socket on conn {shown}"));
-        }
-        let opened = match description::Description::parse(connection) {
-            Ok(description) => Listener::open(&description, remove_stale, self.backlog),
-            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidInput, error.to_string())),
-        };
-        opened.inspect_err(|error| {
+/// Opens the socket; looking names up and writing to the log may take their time.
+fn open(remove_stale: bool) -> Option<Listener> {
+    let settings = SETTINGS.lock();
+    let filter = settings.filter.clone()?;
+    let connection = settings.connection.clone()?;
+    let (debug, backlog) = (settings.debug, settings.backlog);
+    drop(settings);
+    let shown = connection.to_string_lossy();
+    if debug > 0 {
+        log::write(Level::Debug, filter.name(), format_args!("Opening listen socket on conn {shown}"));
+    }
+    let description = Description::parse(&connection).map_err(OpenError::from);
+    match description.and_then(|description| Listener::open(&description, remove_stale, backlog)) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
             log::error(filter.name(), format_args!("Unable to create listening socket on conn {shown}: {error}"));
-        })
+            process::set_errno(error.errno());
+            None
+        }
     }
 }
 
@@ -112,6 +124,15 @@ pub(super) enum Missing {
     Connection,
 }
 
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Missing::Filter => "no filter: smfi_register was not called, or has failed",
+            Missing::Connection => "missing connection information: call smfi_setconn first",
+        })
+    }
+}
+
 /// The settings for a run that begins now.
 pub(super) fn plan() -> Result<Plan, Missing> {
     let settings = SETTINGS.lock();
@@ -128,8 +149,8 @@ pub(super) fn filter_name() -> Option<CString> {
     SETTINGS.lock().filter.as_ref().map(|filter| filter.name().to_owned())
 }
 
-/// The socket for a run: the one opened ahead, or a new one.
-pub(super) fn take_listener() -> io::Result<Listener> {
-    let mut settings = SETTINGS.lock();
-    settings.listener.take().map_or_else(|| settings.open(false), Ok)
+/// The socket for a run: the one opened ahead, or a new one. Without one, `errno` says why.
+pub(super) fn take_listener() -> Option<Listener> {
+    let ahead = SETTINGS.lock().listener.take();
+    ahead.or_else(|| open(false))
 }

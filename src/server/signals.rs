@@ -39,16 +39,25 @@ impl Drop for Signals {
     }
 }
 
+/// Failures to wait in a row after which signals are given up, and the run with them.
+const FAILURES: u32 = 16;
+
 /// Takes every stopping signal, also those after the first, until the run is over.
 fn wait(over: &AtomicBool) {
     // Handlers of the program belong on its own threads.
     let _ = Mask::all().block();
-    while !over.load(SeqCst) {
+    let mut failures = 0;
+    while !over.load(SeqCst) && failures < FAILURES {
         match Mask::stopping().wait() {
-            _ if over.load(SeqCst) => {}
+            _ if over.load(SeqCst) => return,
             Ok(libc::SIGINT) => stop::raise(Level::Abort),
             Ok(_) => stop::raise(Level::Stop),
-            Err(_) => std::thread::yield_now(),
+            Err(_) => {
+                failures += 1;
+                continue;
+            }
         }
+        failures = 0;
     }
+    stop::raise(Level::Abort);
 }

@@ -35,6 +35,24 @@ pub(crate) fn set_close_on_exec(number: RawFd) -> io::Result<()> {
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
 }
 
+/// Whether reading, writing and accepting on this file wait. The file may be shared with other descriptors.
+pub(crate) fn is_blocking(file: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(status_flags(file)? & libc::O_NONBLOCK == 0)
+}
+
+/// Sets whether reading, writing and accepting on this file wait.
+pub(crate) fn set_blocking(file: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
+    let flags = status_flags(file)?;
+    let flags = if blocking { flags & !libc::O_NONBLOCK } else { flags | libc::O_NONBLOCK };
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::fcntl(number(file), libc::F_SETFL, flags) }).map(drop)
+}
+
+fn status_flags(file: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::fcntl(number(file), libc::F_GETFL) })
+}
+
 /// What a path or descriptor refers to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {

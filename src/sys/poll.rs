@@ -32,12 +32,15 @@ pub(crate) fn wait<const N: usize>(
     loop {
         // SAFETY: `set` holds N entries and is writable.
         match check(unsafe { libc::poll(set.as_mut_ptr(), N as libc::nfds_t, milliseconds(remaining)) }) {
+            Ok(0) => {}
             Ok(_) => return Ok(set.map(|entry| entry.revents != 0)),
             // A signal handler of the program ran.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+        remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if remaining.is_some_and(|remaining| remaining.is_zero()) {
+            return Ok([false; N]);
         }
     }
 }

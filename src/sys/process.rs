@@ -27,23 +27,34 @@ pub(crate) fn default_stack_size() -> usize {
     size.max(LEAST_STACK)
 }
 
+/// The number of this process.
+pub(crate) fn id() -> libc::pid_t {
+    // SAFETY: no memory is involved, and the call cannot fail.
+    unsafe { libc::getpid() }
+}
+
+/// Where the calling thread's `errno` is.
+fn errno_location() -> *mut libc::c_int {
+    #[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "android"))]
+    use libc::__errno as location;
+    #[cfg(target_os = "linux")]
+    use libc::__errno_location as location;
+    #[cfg(any(target_os = "freebsd", target_os = "dragonfly", target_vendor = "apple"))]
+    use libc::__error as location;
+    // SAFETY: no memory is involved, and the call cannot fail.
+    unsafe { location() }
+}
+
+/// `errno` of the calling thread.
+pub(crate) fn errno() -> libc::c_int {
+    // SAFETY: the location is valid for the calling thread's whole life, and nobody else's.
+    unsafe { *errno_location() }
+}
+
 /// Sets `errno` of the calling thread.
 pub(crate) fn set_errno(value: libc::c_int) {
-    #[cfg(any(target_os = "linux", target_os = "emscripten"))]
-    // SAFETY: the location is valid for the calling thread's whole life.
-    unsafe {
-        *libc::__errno_location() = value;
-    }
-    #[cfg(any(target_os = "freebsd", target_os = "dragonfly", target_vendor = "apple"))]
-    // SAFETY: the location is valid for the calling thread's whole life.
-    unsafe {
-        *libc::__error() = value;
-    }
-    #[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "android"))]
-    // SAFETY: the location is valid for the calling thread's whole life.
-    unsafe {
-        *libc::__errno() = value;
-    }
+    // SAFETY: the location is valid for the calling thread's whole life, and nobody else's.
+    unsafe { *errno_location() = value }
 }
 
 /// The value of an environment variable; none in set-uid programs, whose environment is not the administrator's.

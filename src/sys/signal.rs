@@ -72,8 +72,11 @@ impl Mask {
 
 /// Sends a signal to one thread of ours.
 pub(crate) fn send_to_thread<T>(thread: &JoinHandle<T>, signal: libc::c_int) {
+    // The standard library's type is a number, that of some C libraries a pointer.
+    #[allow(clippy::unnecessary_cast)]
+    let identity = thread.as_pthread_t() as libc::pthread_t;
     // SAFETY: a thread that is neither joined nor detached, which the handle guarantees, has a valid identity.
-    unsafe { libc::pthread_kill(thread.as_pthread_t(), signal) };
+    unsafe { libc::pthread_kill(identity, signal) };
 }
 
 /// Has writing to a connection without a reader fail instead of ending the process; for the whole process, and as

@@ -89,18 +89,13 @@ fn bind_to<Address>(socket: &OwnedFd, address: &Address) -> io::Result<()> {
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), len) }).map(drop)
 }
 
-/// Starts or goes on listening; does not wait on later accepts.
+/// Starts or goes on listening.
 pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: libc::c_int) -> io::Result<()> {
     // SAFETY: no memory is involved.
-    check(unsafe { libc::listen(number(socket), backlog) })?;
-    // SAFETY: no memory is involved.
-    let flags = check(unsafe { libc::fcntl(number(socket), libc::F_GETFL) })?;
-    // SAFETY: no memory is involved.
-    check(unsafe { libc::fcntl(number(socket), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+    check(unsafe { libc::listen(number(socket), backlog) }).map(drop)
 }
 
-/// What kind of socket a descriptor is: `Some` with whether it is an internet socket, `None` for anything but a stream
-/// socket.
+/// The family of a stream socket; `None` for any other.
 pub(crate) fn stream_family(socket: BorrowedFd<'_>) -> io::Result<Option<Family>> {
     if option(socket, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM {
         return Ok(None);

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use super::descriptor;
+use super::{descriptor, process};
 
 /// The side that waits.
 pub(crate) struct Wake {
@@ -23,10 +23,13 @@ impl Wake {
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn new() -> io::Result<Self> {
         let (readable, writable) = io::pipe()?;
-        Ok(Wake {
+        let wake = Wake {
             readable: descriptor::duplicate(&readable.into())?,
             writable: descriptor::duplicate(&writable.into())?,
-        })
+        };
+        // A pipe that nobody reads fills up; calling must not wait then.
+        descriptor::set_blocking(wake.writable.as_fd(), false)?;
+        Ok(wake)
     }
 
     /// What [`call`] takes.
@@ -44,7 +47,9 @@ impl AsFd for Wake {
     }
 }
 
-/// Wakes whoever waits for the [`Wake`] with this number. Usable in signal handlers.
+/// Wakes whoever waits for the [`Wake`] with this number. Usable in signal handlers: `errno` stays as it is.
 pub(crate) fn call(number: RawFd) {
+    let errno = process::errno();
     descriptor::write_raw(number, &1_u64.to_ne_bytes());
+    process::set_errno(errno);
 }

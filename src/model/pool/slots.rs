@@ -1,11 +1,9 @@
 //! Where sessions lie while they are idle.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 /// Names a session in events and in the queue. A slot is used again after its session ended, under another generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     slot: u32,
     generation: u32,
@@ -13,7 +11,7 @@ pub(super) struct Token {
 
 impl From<Token> for u64 {
     fn from(token: Token) -> u64 {
-        u64::from(token.generation) << 32 | u64::from(token.slot)
+        (u64::from(token.generation) << 32) | u64::from(token.slot)
     }
 }
 
@@ -30,23 +28,30 @@ struct Slot<S> {
 
 enum Content<S> {
     Free,
-    /// A session that nobody serves, silent since.
-    Idle(S, Instant),
+    Idle(Idle<S>),
     /// Somebody serves the session; `Some` says that there is news for it, and whether the news is a hang-up.
     Busy(Option<bool>),
 }
 
-/// All sessions of a pool.
+struct Idle<S> {
+    session: S,
+    since: Instant,
+    /// Neighbours in the list of idle sessions.
+    before: Option<u32>,
+    after: Option<u32>,
+}
+
+/// All sessions of a pool. Those in their slots form a list, the one that has been silent for longest first.
 pub(super) struct Slots<S> {
     slots: Vec<Slot<S>>,
     free: Vec<u32>,
-    /// By session, a time before which it cannot expire; looked at when that time has come.
-    deadlines: BinaryHeap<Reverse<(Instant, Token)>>,
+    first: Option<u32>,
+    last: Option<u32>,
 }
 
 impl<S> Slots<S> {
     pub(super) fn new() -> Self {
-        Slots { slots: Vec::new(), free: Vec::new(), deadlines: BinaryHeap::new() }
+        Slots { slots: Vec::new(), free: Vec::new(), first: None, last: None }
     }
 
     /// How many sessions there are, in their slots or out of them.
@@ -55,18 +60,14 @@ impl<S> Slots<S> {
     }
 
     /// A slot for a session that is out of it.
-    pub(super) fn reserve(&mut self, now: Instant, timeout: Option<Duration>) -> Token {
+    pub(super) fn reserve(&mut self) -> Token {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, content: Content::Free });
             u32::try_from(self.slots.len() - 1).expect("there are fewer descriptors than that")
         });
         let entry = &mut self.slots[slot as usize];
         entry.content = Content::Busy(None);
-        let token = Token { slot, generation: entry.generation };
-        if let Some(timeout) = timeout {
-            self.deadlines.push(Reverse((now + timeout, token)));
-        }
-        token
+        Token { slot, generation: entry.generation }
     }
 
     fn content(&mut self, token: Token) -> Option<&mut Content<S>> {
@@ -78,7 +79,7 @@ impl<S> Slots<S> {
     pub(super) fn claim(&mut self, token: Token, hang_up: bool) -> Option<S> {
         let content = self.content(token)?;
         match std::mem::replace(content, Content::Busy(None)) {
-            Content::Idle(session, _) => Some(session),
+            Content::Idle(idle) => Some(self.unlink(idle)),
             Content::Busy(news) => {
                 *content = Content::Busy(Some(hang_up || news.unwrap_or(false)));
                 None
@@ -98,10 +99,13 @@ impl<S> Slots<S> {
         }
     }
 
-    /// Puts a session back into its slot.
+    /// Puts a session back into its slot, where it has been silent since `now`.
     pub(super) fn put_back(&mut self, token: Token, session: S, now: Instant) {
+        let before = self.last;
         if let Some(content) = self.content(token) {
-            *content = Content::Idle(session, now);
+            *content = Content::Idle(Idle { session, since: now, before, after: None });
+            *self.after(before) = Some(token.slot);
+            self.last = Some(token.slot);
         }
     }
 
@@ -113,29 +117,45 @@ impl<S> Slots<S> {
         self.free.push(token.slot);
     }
 
-    /// A time until which no session can expire.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.peek().map(|Reverse((deadline, _))| *deadline)
+    /// Since when the session that has been silent for longest has been so.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        match &self.slots[self.first? as usize].content {
+            Content::Idle(idle) => Some(idle.since),
+            Content::Busy(_) | Content::Free => None,
+        }
     }
 
     /// Takes a session out of its slot that has been silent for `timeout`.
-    pub(super) fn claim_expired(&mut self, now: Instant, timeout: Duration) -> Option<(Token, S)> {
-        while let Some(&Reverse((deadline, token))) = self.deadlines.peek()
-            && deadline <= now
-        {
-            self.deadlines.pop();
-            let deadline = match self.content(token) {
-                Some(Content::Idle(_, since)) => *since + timeout,
-                Some(Content::Busy(_)) => now + timeout,
-                Some(Content::Free) | None => continue,
-            };
-            if deadline > now {
-                self.deadlines.push(Reverse((deadline, token)));
-            } else if let Some(session) = self.claim(token, false) {
-                return Some((token, session));
-            }
+    pub(super) fn claim_silent(&mut self, now: Instant, timeout: Duration) -> Option<(Token, S)> {
+        let slot = self.first?;
+        let token = Token { slot, generation: self.slots[slot as usize].generation };
+        if now < self.silent_since()? + timeout {
+            return None;
         }
-        None
+        self.claim(token, false).map(|session| (token, session))
+    }
+
+    /// Takes what has left its slot out of the list.
+    fn unlink(&mut self, idle: Idle<S>) -> S {
+        *self.after(idle.before) = idle.after;
+        *self.before(idle.after) = idle.before;
+        idle.session
+    }
+
+    /// What follows a session in the list; what comes first without one.
+    fn after(&mut self, slot: Option<u32>) -> &mut Option<u32> {
+        match slot.map(|slot| &mut self.slots[slot as usize].content) {
+            Some(Content::Idle(idle)) => &mut idle.after,
+            _ => &mut self.first,
+        }
+    }
+
+    /// What precedes a session in the list; what comes last without one.
+    fn before(&mut self, slot: Option<u32>) -> &mut Option<u32> {
+        match slot.map(|slot| &mut self.slots[slot as usize].content) {
+            Some(Content::Idle(idle)) => &mut idle.before,
+            _ => &mut self.last,
+        }
     }
 }
 
@@ -147,7 +167,7 @@ mod tests {
 
     fn slots(count: usize, now: Instant) -> (Slots<usize>, Vec<Token>) {
         let mut slots = Slots::new();
-        let tokens: Vec<Token> = (0..count).map(|_| slots.reserve(now, Some(TIMEOUT))).collect();
+        let tokens: Vec<Token> = (0..count).map(|_| slots.reserve()).collect();
         tokens.iter().enumerate().for_each(|(session, token)| slots.put_back(*token, session, now));
         (slots, tokens)
     }
@@ -174,7 +194,7 @@ mod tests {
         slots.free(tokens[0]);
         assert_eq!(slots.sessions(), 0);
         assert_eq!(slots.claim(tokens[0], false), None);
-        let next = slots.reserve(now, None);
+        let next = slots.reserve();
         assert_eq!(next.slot, tokens[0].slot);
         assert_eq!(slots.claim(tokens[0], true), None);
         assert_eq!(slots.take_news(next), None);
@@ -182,17 +202,36 @@ mod tests {
     }
 
     #[test]
-    fn only_silent_sessions_expire_and_at_their_time() {
+    fn only_silent_sessions_are_claimed_and_at_their_time() {
         let start = Instant::now();
-        let (mut slots, tokens) = slots(2, start);
+        let (mut slots, tokens) = slots(3, start);
         let later = start + TIMEOUT / 2;
+        slots.claim(tokens[0], false);
+        slots.put_back(tokens[0], 0, later);
         slots.claim(tokens[1], false);
-        slots.put_back(tokens[1], 1, later);
-        assert_eq!(slots.claim_expired(start + TIMEOUT - Duration::from_millis(1), TIMEOUT), None);
-        assert_eq!(slots.claim_expired(start + TIMEOUT, TIMEOUT), Some((tokens[0], 0)));
-        assert_eq!(slots.claim_expired(start + TIMEOUT, TIMEOUT), None);
-        assert_eq!(slots.next_deadline(), Some(later + TIMEOUT));
-        assert_eq!(slots.claim_expired(later + TIMEOUT, TIMEOUT), Some((tokens[1], 1)));
-        assert_eq!(slots.next_deadline(), None);
+        assert_eq!(slots.silent_since(), Some(start));
+        assert_eq!(slots.claim_silent(start + TIMEOUT - Duration::from_millis(1), TIMEOUT), None);
+        assert_eq!(slots.claim_silent(start + TIMEOUT, TIMEOUT), Some((tokens[2], 2)));
+        assert_eq!(slots.claim_silent(start + TIMEOUT, TIMEOUT), None);
+        slots.put_back(tokens[1], 1, start + TIMEOUT);
+        assert_eq!(slots.claim_silent(later + TIMEOUT, TIMEOUT), Some((tokens[0], 0)));
+        assert_eq!(slots.silent_since(), Some(start + TIMEOUT));
+        assert_eq!(slots.claim(tokens[1], false), Some(1));
+        assert_eq!(slots.silent_since(), None);
+    }
+
+    #[test]
+    fn the_list_is_in_order_of_silence_whatever_leaves_it() {
+        let start = Instant::now();
+        let (mut slots, tokens) = slots(5, start);
+        for (turn, session) in [2, 4, 0, 2, 1, 3, 3].into_iter().enumerate() {
+            let session = slots.claim(tokens[session], false).unwrap();
+            slots.put_back(tokens[session], session, start + Duration::from_secs(turn as u64 + 1));
+        }
+        let order: Vec<usize> = std::iter::from_fn(|| slots.claim_silent(start + 2 * TIMEOUT, TIMEOUT))
+            .map(|(_, session)| session)
+            .collect();
+        assert_eq!(order, [4, 0, 2, 1, 3]);
+        assert_eq!((slots.first, slots.last), (None, None));
     }
 }

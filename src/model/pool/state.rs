@@ -1,0 +1,431 @@
+//! What the pool's mutex guards, and every decision about it: who is idle, what is ready, who leads. No system calls
+//! but those of waking a parked thread.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Condvar;
+
+use super::slots::{Slots, Token};
+use crate::model::{Next, PAUSE, Session};
+
+/// How long a step may last before its leader is detached, while callbacks are quick.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// The same after a callback has blocked: others are likely to.
+const IMPATIENCE: Duration = Duration::from_micros(200);
+
+/// How long the shorter delay stays in force.
+const ALERT: Duration = Duration::from_millis(200);
+
+/// Work that waits for longer than this is worth another thread.
+const BACKLOG: Duration = Duration::from_micros(100);
+
+/// With steps of this length it pays to have somebody wait for events while everybody else is in a step.
+const LONG_STEP: Duration = Duration::from_micros(60);
+
+/// What events are reported with besides the tokens of sessions.
+pub(super) const LISTENER: u64 = u64::MAX;
+pub(super) const DISSOLVE: u64 = u64::MAX - 1;
+
+pub(super) struct State<S> {
+    pub(super) slots: Slots<S>,
+    pub(super) listener: Listener,
+    /// Leaders at most: as many as can run at once.
+    processors: usize,
+    ready: VecDeque<Job<S>>,
+    /// Leaders, whether in a step or waiting for events.
+    leaders: usize,
+    /// Leaders waiting for events.
+    pollers: usize,
+    /// The steps that leaders are in.
+    steps: Vec<Step>,
+    parked: Vec<Parked>,
+    /// When the manager will look again; `None` when it sleeps.
+    watch: Option<Instant>,
+    /// Until when the shorter delay is in force.
+    alert_until: Option<Instant>,
+    /// Mean duration of a step.
+    mean_step: Duration,
+    /// Sessions in a step or in a message.
+    unfinished: usize,
+    /// No events can be had any more.
+    deaf: bool,
+    stopping: bool,
+    pub(super) dissolved: bool,
+}
+
+/// Something to do for a leader.
+pub(super) enum Job<S> {
+    /// `continued` says that the session has asked for it itself.
+    Serve {
+        token: Token,
+        session: S,
+        hang_up: bool,
+        continued: bool,
+    },
+    Expire {
+        token: Token,
+        session: S,
+    },
+    Admit(OwnedFd),
+}
+
+/// What came of a job.
+pub(super) enum Done<S> {
+    Served { token: Token, session: S, hang_up: bool, next: Next },
+    Over(Token),
+    Admitted { listener: OwnedFd, then: Then },
+}
+
+/// What to do with a listener after connections were taken from it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    Wait,
+    GoOn,
+    Pause,
+}
+
+pub(super) enum Listener {
+    /// Waiting for an edge.
+    Idle(OwnedFd),
+    /// A leader takes connections, or will; `again` says that an edge came meanwhile.
+    Busy {
+        again: bool,
+    },
+    /// Left alone until the time given.
+    Paused(OwnedFd, Instant),
+    Closed,
+}
+
+struct Step {
+    thread: u64,
+    since: Instant,
+}
+
+struct Parked {
+    thread: u64,
+    engaged: Arc<Condvar>,
+}
+
+/// What a leader does next.
+pub(super) enum Turn<S> {
+    Run(Job<S>),
+    /// Wait for events, or only fetch those that are there when work is waiting, too.
+    Poll {
+        wait: bool,
+    },
+    Leave,
+}
+
+/// What has to be done without the mutex after a decision.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub(super) struct Errands {
+    /// Start a thread: its role as a leader is taken already.
+    pub(super) start: bool,
+    /// Set the manager's timer.
+    pub(super) timer: Option<Duration>,
+}
+
+impl<S: Session> State<S> {
+    pub(super) fn new(listener: OwnedFd, processors: usize) -> Self {
+        State {
+            slots: Slots::new(),
+            listener: Listener::Idle(listener),
+            processors,
+            ready: VecDeque::new(),
+            leaders: 0,
+            pollers: 0,
+            steps: Vec::new(),
+            parked: Vec::new(),
+            watch: None,
+            alert_until: None,
+            mean_step: Duration::ZERO,
+            unfinished: 0,
+            deaf: false,
+            stopping: false,
+            dissolved: false,
+        }
+    }
+
+    // ---- events and sessions
+
+    /// Takes note of an event: what was idle becomes ready, what is in a step gets another one.
+    pub(super) fn note(&mut self, token: u64, hang_up: bool) {
+        if token == LISTENER {
+            self.note_connection();
+        } else if token != DISSOLVE
+            && let Some(session) = self.slots.claim(Token::from(token), hang_up)
+        {
+            self.begin(&session);
+            let token = Token::from(token);
+            self.ready.push_back(Job::Serve { token, session, hang_up, continued: false });
+        }
+    }
+
+    fn note_connection(&mut self) {
+        self.listener = match std::mem::replace(&mut self.listener, Listener::Closed) {
+            Listener::Idle(listener) => {
+                self.ready.push_back(Job::Admit(listener));
+                Listener::Busy { again: false }
+            }
+            Listener::Busy { .. } => Listener::Busy { again: true },
+            other => other,
+        };
+    }
+
+    /// Has sessions expire that have been silent for too long.
+    pub(super) fn expire(&mut self, now: Instant, timeout: Duration) {
+        while let Some((token, session)) = self.slots.claim_silent(now, timeout) {
+            self.begin(&session);
+            self.ready.push_back(Job::Expire { token, session });
+        }
+    }
+
+    /// There will be no events any more: every session is as good as silent for ever.
+    pub(super) fn go_deaf(&mut self, now: Instant) {
+        self.deaf = true;
+        self.expire(now, Duration::ZERO);
+    }
+
+    /// A slot for a new session, which counts as in a step until it is registered for events: nothing happens to it.
+    pub(super) fn reserve(&mut self) -> Token {
+        self.unfinished += 1;
+        self.slots.reserve()
+    }
+
+    fn begin(&mut self, session: &S) {
+        if !session.in_message() {
+            self.unfinished += 1;
+        }
+    }
+
+    /// Takes back what a job was about.
+    pub(super) fn end(&mut self, done: Done<S>, now: Instant) {
+        match done {
+            Done::Over(token) => {
+                self.slots.free(token);
+                self.unfinished -= 1;
+            }
+            Done::Served { token, session, hang_up, next } => match (self.slots.take_news(token), next) {
+                (None, Next::Wait) if self.deaf => self.ready.push_back(Job::Expire { token, session }),
+                (None, Next::Wait) => {
+                    if !session.in_message() {
+                        self.unfinished -= 1;
+                    }
+                    self.slots.put_back(token, session, now);
+                }
+                (news, _) => {
+                    // A hang-up is told once, but it is over only when everything before it has been read.
+                    let hang_up = hang_up || news.unwrap_or(false);
+                    self.ready.push_back(Job::Serve { token, session, hang_up, continued: true });
+                }
+            },
+            Done::Admitted { listener, then } => {
+                let again = matches!(self.listener, Listener::Busy { again: true });
+                self.listener = match then {
+                    _ if self.stopping => Listener::Idle(listener),
+                    Then::Pause => Listener::Paused(listener, now + PAUSE),
+                    Then::Wait if !again => Listener::Idle(listener),
+                    Then::Wait | Then::GoOn => {
+                        self.ready.push_back(Job::Admit(listener));
+                        Listener::Busy { again: false }
+                    }
+                };
+            }
+        }
+    }
+
+    // ---- leaders
+
+    /// What a leader does next. One that has nothing to do gives the role up.
+    pub(super) fn turn(&mut self, fetched: bool) -> Turn<S> {
+        if self.dissolved {
+            self.leaders -= 1;
+            return Turn::Leave;
+        }
+        // Work that makes more work must not keep events from being fetched.
+        let overdue =
+            !fetched && self.pollers == 0 && matches!(self.ready.front(), Some(Job::Serve { continued: true, .. }));
+        if overdue && !self.deaf {
+            return Turn::Poll { wait: false };
+        }
+        if let Some(job) = self.ready.pop_front() {
+            return Turn::Run(job);
+        }
+        let pollers = if self.mean_step > LONG_STEP { self.processors } else { 1 };
+        if self.pollers < pollers && !self.deaf {
+            return Turn::Poll { wait: true };
+        }
+        self.leaders -= 1;
+        Turn::Leave
+    }
+
+    /// Starts a leader's step.
+    pub(super) fn enter_step(&mut self, thread: u64, now: Instant) -> Errands {
+        self.steps.push(Step { thread, since: now });
+        let timer = self.watch.is_none().then(|| self.delay(now));
+        if let Some(delay) = timer {
+            self.watch = Some(now + delay);
+        }
+        let start = self.leaders < self.processors && self.wants_help() && self.engage();
+        Errands { start, timer }
+    }
+
+    /// Ends a step; false when its leader was detached meanwhile.
+    pub(super) fn leave_step(&mut self, thread: u64, started: Instant, now: Instant) -> bool {
+        self.measure(started, now);
+        let place = self.steps.iter().position(|step| step.thread == thread);
+        place.map(|place| self.steps.swap_remove(place)).is_some()
+    }
+
+    /// Has a detached thread lead again if there is work that nobody would come to.
+    pub(super) fn rejoin(&mut self) -> bool {
+        let needed = !self.dissolved && self.lacks_leader();
+        self.leaders += usize::from(needed);
+        needed
+    }
+
+    pub(super) fn begin_poll(&mut self) {
+        self.pollers += 1;
+    }
+
+    pub(super) fn end_poll(&mut self) {
+        self.pollers -= 1;
+    }
+
+    /// A leader could not be started.
+    pub(super) fn forget_leader(&mut self) {
+        self.leaders -= 1;
+    }
+
+    /// Notes how long a step took.
+    fn measure(&mut self, started: Instant, now: Instant) {
+        let duration = now - started;
+        // How long a callback blocks says nothing about how soon the queue will be empty.
+        self.mean_step = (self.mean_step * 15 + duration.min(PATIENCE)) / 16;
+        if duration >= PATIENCE {
+            self.alert_until = Some(now + ALERT);
+        }
+    }
+
+    fn delay(&self, now: Instant) -> Duration {
+        if self.alert_until.is_some_and(|until| now < until) { IMPATIENCE } else { PATIENCE }
+    }
+
+    /// Whether something waits that no leader will come to: there is none, or all of them wait for events.
+    fn lacks_leader(&self) -> bool {
+        let asleep = self.steps.is_empty();
+        self.leaders == 0 || (!self.ready.is_empty() && (asleep || self.leaders < self.processors))
+    }
+
+    /// Whether another leader would be of use to one that has work.
+    fn wants_help(&self) -> bool {
+        let queue = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
+        self.pollers == 0 && (self.mean_step > LONG_STEP || self.mean_step.saturating_mul(queue) > BACKLOG)
+    }
+
+    /// Makes a parked thread a leader; true if there is none and one has to be started.
+    fn engage(&mut self) -> bool {
+        self.leaders += 1;
+        match self.parked.pop() {
+            Some(parked) => {
+                parked.engaged.notify_one();
+                false
+            }
+            None => true,
+        }
+    }
+
+    // ---- parked threads
+
+    pub(super) fn park(&mut self, thread: u64, engaged: &Arc<Condvar>) {
+        self.parked.push(Parked { thread, engaged: Arc::clone(engaged) });
+    }
+
+    pub(super) fn is_parked(&self, thread: u64) -> bool {
+        self.parked.iter().any(|parked| parked.thread == thread)
+    }
+
+    pub(super) fn unpark(&mut self, thread: u64) {
+        self.parked.retain(|parked| parked.thread != thread);
+    }
+
+    // ---- the manager
+
+    /// Detaches leaders that are in one step for too long, ends a pause of the listener, and sees that somebody leads.
+    pub(super) fn look_after(&mut self, now: Instant) -> Errands {
+        let delay = self.delay(now);
+        let in_step = self.steps.len();
+        self.steps.retain(|step| now.saturating_duration_since(step.since) < delay);
+        let detached = in_step - self.steps.len();
+        self.leaders -= detached;
+        if matches!(&self.listener, Listener::Paused(_, until) if *until <= now)
+            && let Listener::Paused(listener, _) = std::mem::replace(&mut self.listener, Listener::Closed)
+        {
+            self.listener = Listener::Idle(listener);
+            self.note_connection();
+        }
+        let unattended = detached > 0 && self.pollers == 0 && self.leaders < self.processors;
+        let start = !self.dissolved && (unattended || self.lacks_leader()) && self.engage();
+        self.watch = None;
+        Errands { start, timer: self.next_look(now) }
+    }
+
+    /// When the manager has to look, unless it will anyway.
+    pub(super) fn next_look(&mut self, now: Instant) -> Option<Duration> {
+        let delay = self.delay(now);
+        let step = self.steps.iter().map(|step| step.since + delay).min();
+        let pause = match &self.listener {
+            Listener::Paused(_, until) => Some(*until),
+            _ => None,
+        };
+        let next = step.into_iter().chain(pause).min()?;
+        if self.watch.is_some_and(|watch| watch <= next) {
+            return None;
+        }
+        self.watch = Some(next);
+        Some(next.saturating_duration_since(now))
+    }
+
+    /// Has the manager look soon although there is nothing to see yet.
+    pub(super) fn look_in(&mut self, delay: Duration) -> Duration {
+        self.watch = Some(Instant::now() + delay);
+        delay
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether a stop has nothing to wait for.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.unfinished == 0 && matches!(self.listener, Listener::Closed)
+    }
+
+    /// Takes the listener out unless a leader has it.
+    pub(super) fn take_listener(&mut self) -> Option<OwnedFd> {
+        match std::mem::replace(&mut self.listener, Listener::Closed) {
+            Listener::Idle(listener) | Listener::Paused(listener, _) => Some(listener),
+            other => {
+                self.listener = other;
+                None
+            }
+        }
+    }
+
+    /// Has all threads end. There are no sessions any more, so none of them is in a callback.
+    pub(super) fn dissolve(&mut self) {
+        self.dissolved = true;
+        for parked in &self.parked {
+            parked.engaged.notify_one();
+        }
+    }
+}
