@@ -54,6 +54,20 @@ impl Process {
         kill_process(self.id(), signal).expect("the process still runs");
     }
 
+    /// Processor time it has used so far, in clock ticks.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not say.
+    #[must_use]
+    pub fn cpu_ticks(&self) -> u64 {
+        let path = format!("/proc/{}/stat", self.id().as_raw_nonzero());
+        let status = std::fs::read_to_string(path).expect("the process still runs");
+        // The name in parentheses may hold blanks; user and system time are fields 14 and 15 of all.
+        let (_, fields) = status.rsplit_once(')').expect("the name is in parentheses");
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
     /// Whether it still runs.
     ///
     /// # Panics

@@ -6,6 +6,7 @@ use ctests::{Filter, MtaConnection, Setting, Signal, TempDir, free_port};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 const MOMENT: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);
 /// The reference looks for a stop every five seconds.
 const TICK: Duration = Duration::from_secs(6);
 /// The longest that smfi_main waits for messages in progress and running callbacks, and some slack.
@@ -106,6 +107,34 @@ fn l13_defect_38_main_again() {
         until_end(&mut filter, 2 * MOMENT);
         let returned = filter.lines().iter().filter(|line| *line == "main 0 errno 0").count();
         assert_eq!(returned, 2, "{setting}");
+    }
+}
+
+#[test]
+fn a_second_run_at_once_is_refused_and_the_first_still_stops() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "on helo main\n");
+        drop(session(&filter, &["HELO h"]));
+        assert_eq!(filter.wait_for("main"), "main -1 errno set", "{setting}");
+        drop(session(&filter, &["HELO h"]));
+        filter.process().signal(Signal::TERM);
+        until_end(&mut filter, MOMENT);
+    }
+}
+
+#[test]
+fn a_stop_in_a_forked_child_is_not_the_parents() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "on helo stop-in-child\n");
+        let mta = session(&filter, &["HELO h"]);
+        let before = filter.process().cpu_ticks();
+        std::thread::sleep(SECOND);
+        let used = filter.process().cpu_ticks() - before;
+        assert!(used < 20, "{setting}: {used} ticks of a hundredth of a second without anything to do");
+        drop(mta);
+        drop(session(&filter, &["HELO h"]));
+        filter.process().signal(Signal::TERM);
+        until_end(&mut filter, MOMENT);
     }
 }
 

@@ -416,7 +416,7 @@ LIBMILTER_API int smfi_setdbg(int level);
  * Call it before smfi_main(). The default is 7210 seconds; less than what the MTA may need between two commands
  * loses sessions.
  *
- * @param seconds the time; 0 for no waiting.
+ * @param seconds the time; 0 or less for no limit.
  * @return MI_SUCCESS.
  */
 LIBMILTER_API int smfi_settimeout(int seconds);

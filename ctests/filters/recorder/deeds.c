@@ -181,6 +181,21 @@ static void step_child(struct scene *scene, const struct word *words, int count)
 		record("child failed");
 }
 
+/* smfi_stop in a child that has been forked in a callback. */
+static void step_stop_in_child(struct scene *scene, const struct word *words, int count)
+{
+	pid_t child = fork();
+	int status;
+
+	(void) scene, (void) words, (void) count;
+	if (child == 0) {
+		smfi_stop();
+		_exit(0);
+	}
+	if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+		record("child failed");
+}
+
 /* The parent waits for its child, ends with its status, and the child goes on with the plan. */
 static void step_fork(struct scene *scene, const struct word *words, int count)
 {
@@ -446,7 +461,7 @@ const struct named_action deeds[] = {
 	{ "return", step_return }, { "output", step_output }, { "sleep", step_sleep },
 	{ "note", step_note }, { "exit", step_exit }, { "crash", step_crash }, { "stack", step_stack },
 	{ "signals", step_signals }, { "threads", step_threads }, { "descriptors", step_descriptors },
-	{ "child", step_child }, { "fork", step_fork }, { "supervise", step_supervise },
+	{ "child", step_child }, { "stop-in-child", step_stop_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
 	{ "block", step_block }, { "stop-on", step_stop_on }, { "signal-thread", step_signal_thread },
 	{ "later", step_later }, { "affinity", step_affinity }, { "identity", step_identity },
 	{ "use-version", step_use_version }, { "umask", step_umask }, { "chdir", step_chdir },
