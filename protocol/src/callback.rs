@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::command::{self, CommandCode, PayloadError};
+
 /// One call to be made into the filter. Strings are parts of the received payload, writable, and include their NUL.
 #[derive(Debug)]
 pub enum Callback<'a> {
@@ -43,6 +45,30 @@ pub enum Callback<'a> {
     Close,
 }
 
+impl<'a> Callback<'a> {
+    /// The call that a command stands for by itself, out of its payload.
+    pub(crate) fn decode(command: CommandCode, payload: &'a mut [u8]) -> Result<Option<Self>, PayloadError> {
+        Ok(Some(match command {
+            CommandCode::Connect => {
+                let (host, address) = command::connect(payload)?;
+                Callback::Connect { host, address }
+            }
+            CommandCode::Helo => Callback::Helo(command::string(payload)?),
+            CommandCode::Mail => Callback::EnvFrom(Arguments::parse(payload)?),
+            CommandCode::Rcpt => Callback::EnvRcpt(Arguments::parse(payload)?),
+            CommandCode::Data => Callback::Data,
+            CommandCode::Header => {
+                let (name, value) = command::header(payload)?;
+                Callback::Header { name, value }
+            }
+            CommandCode::EndOfHeaders => Callback::Eoh,
+            CommandCode::Body => Callback::Body(payload),
+            CommandCode::Unknown => Callback::Unknown(payload),
+            _ => return Ok(None),
+        }))
+    }
+}
+
 /// What an MTA offers in negotiation and what the filter wants of it (`xxfi_negotiate`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
@@ -81,8 +107,18 @@ pub enum ClientAddress<'a> {
 }
 
 impl ClientAddress<'_> {
-    /// Longest path that fits the smallest common `sockaddr_un` with its NUL.
-    pub const MAX_PATH: usize = 107;
+    /// Longest path that fits `sockaddr_un` with its NUL; the BSDs have 104 octets for it, other systems 108.
+    pub const MAX_PATH: usize = if cfg!(any(
+        target_vendor = "apple",
+        target_os = "freebsd",
+        target_os = "dragonfly",
+        target_os = "netbsd",
+        target_os = "openbsd",
+    )) {
+        103
+    } else {
+        107
+    };
 }
 
 /// The strings of a MAIL or RCPT command: an address, then ESMTP arguments, some possibly empty.
@@ -93,12 +129,12 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// Takes a payload apart; octets behind the last NUL are dropped. `None` without any NUL.
-    pub(crate) fn parse(payload: &'a mut [u8]) -> Option<Self> {
-        let end = payload.iter().rposition(|&octet| octet == 0)? + 1;
+    /// Takes a payload apart; octets behind the last NUL are dropped, but there has to be one.
+    fn parse(payload: &'a mut [u8]) -> Result<Self, PayloadError> {
+        let end = payload.iter().rposition(|&octet| octet == 0).ok_or(PayloadError::Unterminated)? + 1;
         let strings = &mut payload[..end];
         let count = strings.iter().filter(|&&octet| octet == 0).count();
-        Some(Arguments { strings, count })
+        Ok(Arguments { strings, count })
     }
 
     /// How many strings there are; at least one.

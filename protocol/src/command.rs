@@ -6,140 +6,131 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use bytes::{Buf, BufMut};
 
 use crate::callback::ClientAddress;
-use crate::flags::{Actions, Steps};
+use crate::flags::{Actions, Callbacks, Steps};
 use crate::frame;
+use crate::state::State;
 
-/// The letters of the commands (`SMFIC_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CommandCode {
-    /// `SMFIC_OPTNEG`
-    Negotiate,
-    /// `SMFIC_MACRO`
-    Macro,
-    /// `SMFIC_CONNECT`
-    Connect,
-    /// `SMFIC_HELO`
-    Helo,
-    /// `SMFIC_MAIL`
-    Mail,
-    /// `SMFIC_RCPT`
-    Rcpt,
-    /// `SMFIC_DATA`
-    Data,
-    /// `SMFIC_HEADER`
-    Header,
-    /// `SMFIC_EOH`
-    EndOfHeaders,
-    /// `SMFIC_BODY`
-    Body,
-    /// `SMFIC_BODYEOB`
-    EndOfBody,
-    /// `SMFIC_ABORT`
-    Abort,
-    /// `SMFIC_QUIT`
-    Quit,
-    /// `SMFIC_QUIT_NC`
-    QuitNewConnection,
-    /// `SMFIC_UNKNOWN`
-    Unknown,
+/// What the protocol says about a command.
+struct Traits {
+    code: CommandCode,
+    letter: u8,
+    name: &'static str,
+    state: Option<State>,
+    callback: Callbacks,
+    left_out: Steps,
+    no_reply: Steps,
+    needs_payload: bool,
+    expects_reply: bool,
+}
+
+/// Defines the commands and, in the same order, what the protocol says about them.
+macro_rules! commands {
+    ($($code:ident: $letter:literal, $name:literal, $state:expr, $callback:expr, $left_out:expr, $no_reply:expr,
+       $needs_payload:literal, $expects_reply:literal;)*) => {
+        /// The commands, sent under letters (`SMFIC_*`).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum CommandCode {
+            $(#[doc = concat!("`SMFIC_", $name, "`")] $code,)*
+        }
+
+        /// In the order of [`CommandCode`].
+        const TRAITS: &[Traits] = &[$(Traits {
+            code: CommandCode::$code,
+            letter: $letter,
+            name: $name,
+            state: $state,
+            callback: $callback,
+            left_out: $left_out,
+            no_reply: $no_reply,
+            needs_payload: $needs_payload,
+            expects_reply: $expects_reply,
+        }),*];
+    };
+}
+
+const NONE: Steps = Steps::empty();
+
+// Letter, name, state it leads to; callback it is for; the step under which the MTA leaves it out, the step under which
+// the filter does not answer it; whether it needs a payload, whether the MTA waits for a reply.
+commands! {
+    Negotiate: b'O', "OPTNEG", Some(State::Negotiated), Callbacks::NEGOTIATE, NONE, NONE, true, true;
+    Macro: b'D', "MACRO", None, Callbacks::empty(), NONE, NONE, true, false;
+    Connect: b'C', "CONNECT", Some(State::Connect), Callbacks::CONNECT, Steps::NO_CONNECT, Steps::NR_CONNECT, true, true;
+    Helo: b'H', "HELO", Some(State::Helo), Callbacks::HELO, Steps::NO_HELO, Steps::NR_HELO, true, true;
+    Mail: b'M', "MAIL", Some(State::Mail), Callbacks::ENVFROM, Steps::NO_MAIL, Steps::NR_MAIL, true, true;
+    Rcpt: b'R', "RCPT", Some(State::Rcpt), Callbacks::ENVRCPT, Steps::NO_RCPT, Steps::NR_RCPT, true, true;
+    Data: b'T', "DATA", Some(State::Data), Callbacks::DATA, Steps::NO_DATA, Steps::NR_DATA, false, true;
+    Header: b'L', "HEADER", Some(State::Header), Callbacks::HEADER, Steps::NO_HEADERS, Steps::NR_HEADER, true, true;
+    EndOfHeaders: b'N', "EOH", Some(State::Eoh), Callbacks::EOH, Steps::NO_EOH, Steps::NR_EOH, false, true;
+    Body: b'B', "BODY", Some(State::Body), Callbacks::BODY, Steps::NO_BODY, Steps::NR_BODY, true, true;
+    EndOfBody: b'E', "BODYEOB", Some(State::Eom), Callbacks::EOM, NONE, NONE, false, true;
+    Abort: b'A', "ABORT", Some(State::Abort), Callbacks::ABORT, NONE, NONE, false, false;
+    Quit: b'Q', "QUIT", Some(State::Quit), Callbacks::CLOSE, NONE, NONE, false, false;
+    QuitNewConnection: b'K', "QUIT_NC", Some(State::QuitNewConnection), Callbacks::CLOSE, NONE, NONE, false, false;
+    Unknown: b'U', "UNKNOWN", Some(State::Unknown), Callbacks::UNKNOWN, Steps::NO_UNKNOWN, Steps::NR_UNKNOWN, true, true;
 }
 
 impl CommandCode {
-    const LETTERS: [(u8, CommandCode); 15] = [
-        (b'O', CommandCode::Negotiate),
-        (b'D', CommandCode::Macro),
-        (b'C', CommandCode::Connect),
-        (b'H', CommandCode::Helo),
-        (b'M', CommandCode::Mail),
-        (b'R', CommandCode::Rcpt),
-        (b'T', CommandCode::Data),
-        (b'L', CommandCode::Header),
-        (b'N', CommandCode::EndOfHeaders),
-        (b'B', CommandCode::Body),
-        (b'E', CommandCode::EndOfBody),
-        (b'A', CommandCode::Abort),
-        (b'Q', CommandCode::Quit),
-        (b'K', CommandCode::QuitNewConnection),
-        (b'U', CommandCode::Unknown),
-    ];
+    /// Every command.
+    pub fn all() -> impl Iterator<Item = CommandCode> {
+        TRAITS.iter().map(|traits| traits.code)
+    }
 
     /// The command behind a letter.
     pub fn from_letter(letter: u8) -> Option<Self> {
-        Self::LETTERS.iter().find(|(known, _)| *known == letter).map(|(_, code)| *code)
+        TRAITS.iter().find(|traits| traits.letter == letter).map(|traits| traits.code)
+    }
+
+    fn traits(self) -> &'static Traits {
+        &TRAITS[self as usize]
     }
 
     /// The letter of a command.
     pub fn letter(self) -> u8 {
-        Self::LETTERS[self as usize].0
+        self.traits().letter
+    }
+
+    /// The callback a command is for; MACRO has none.
+    pub fn callback(self) -> Callbacks {
+        self.traits().callback
+    }
+
+    /// Whether the command is part of a message.
+    pub fn is_of_message(self) -> bool {
+        (CommandCode::Mail as u8..=CommandCode::EndOfBody as u8).contains(&(self as u8))
     }
 
     /// Whether the command means nothing without a payload.
     pub fn needs_payload(self) -> bool {
-        use CommandCode::*;
-        matches!(self, Negotiate | Macro | Connect | Helo | Mail | Rcpt | Header | Body | Unknown)
+        self.traits().needs_payload
     }
 
     /// Whether the MTA waits for a reply, unless the filter negotiated not to send one.
     pub fn expects_reply(self) -> bool {
-        use CommandCode::*;
-        !matches!(self, Macro | Abort | Quit | QuitNewConnection)
+        self.traits().expects_reply
     }
 
     /// The negotiated step that keeps the MTA from sending this command; empty when there is none.
     pub fn left_out_step(self) -> Steps {
-        use CommandCode::*;
-        match self {
-            Connect => Steps::NO_CONNECT,
-            Helo => Steps::NO_HELO,
-            Mail => Steps::NO_MAIL,
-            Rcpt => Steps::NO_RCPT,
-            Data => Steps::NO_DATA,
-            Unknown => Steps::NO_UNKNOWN,
-            Header => Steps::NO_HEADERS,
-            EndOfHeaders => Steps::NO_EOH,
-            Body => Steps::NO_BODY,
-            Negotiate | Macro | EndOfBody | Abort | Quit | QuitNewConnection => Steps::empty(),
-        }
+        self.traits().left_out
     }
 
     /// The negotiated step that keeps the filter from answering this command; empty when there is none.
     pub fn no_reply_step(self) -> Steps {
-        use CommandCode::*;
-        match self {
-            Connect => Steps::NR_CONNECT,
-            Helo => Steps::NR_HELO,
-            Mail => Steps::NR_MAIL,
-            Rcpt => Steps::NR_RCPT,
-            Data => Steps::NR_DATA,
-            Unknown => Steps::NR_UNKNOWN,
-            Header => Steps::NR_HEADER,
-            EndOfHeaders => Steps::NR_EOH,
-            Body => Steps::NR_BODY,
-            Negotiate | Macro | EndOfBody | Abort | Quit | QuitNewConnection => Steps::empty(),
-        }
+        self.traits().no_reply
+    }
+}
+
+impl State {
+    /// The state a command leads to, by whose number log and debug lines name it; MACRO leads nowhere.
+    pub fn after(command: CommandCode) -> Option<State> {
+        command.traits().state
     }
 }
 
 impl fmt::Display for CommandCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use CommandCode::*;
-        f.write_str(match self {
-            Negotiate => "OPTNEG",
-            Macro => "MACRO",
-            Connect => "CONNECT",
-            Helo => "HELO",
-            Mail => "MAIL",
-            Rcpt => "RCPT",
-            Data => "DATA",
-            Header => "HEADER",
-            EndOfHeaders => "EOH",
-            Body => "BODY",
-            EndOfBody => "BODYEOB",
-            Abort => "ABORT",
-            Quit => "QUIT",
-            QuitNewConnection => "QUIT_NC",
-            Unknown => "UNKNOWN",
-        })
+        f.write_str(self.traits().name)
     }
 }
 
@@ -412,9 +403,8 @@ mod tests {
 
     #[test]
     fn letters_go_both_ways() {
-        for (letter, code) in CommandCode::LETTERS {
-            assert_eq!(code.letter(), letter);
-            assert_eq!(CommandCode::from_letter(letter), Some(code));
+        for code in CommandCode::all() {
+            assert_eq!(CommandCode::from_letter(code.letter()), Some(code));
         }
         assert_eq!(CommandCode::from_letter(b'Z'), None);
     }

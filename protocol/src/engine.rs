@@ -1,15 +1,18 @@
 //! One session: commands in, callbacks and reply bytes out.
 
-use std::fmt;
+use std::cell::Cell;
+use std::mem;
 
-use crate::callback::{Arguments, Callback, Offer};
-use crate::command::{self, CommandCode, PayloadError};
+use crate::callback::{Callback, Offer};
+use crate::command::CommandCode;
+use crate::failure::Failure;
 use crate::flags::{Actions, Callbacks, Steps};
 use crate::frame::{self, FrameError};
-use crate::macros::{MacroTable, Stage};
+use crate::macros::{MacroRequests, MacroTable, Stage};
 use crate::modification::Modification;
 use crate::negotiation::{Agreement, MtaOffer, NegotiationError};
-use crate::reply;
+use crate::notice::Notice;
+use crate::reply::{self, Reply};
 use crate::smtp_reply::SmtpReply;
 use crate::state::{State, StateSet};
 use crate::verdict::Verdict;
@@ -23,107 +26,6 @@ pub struct Profile {
     pub actions: Actions,
     /// Callbacks it has registered and its API version knows.
     pub callbacks: Callbacks,
-}
-
-/// Why a session is over before the MTA said QUIT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The connection ended, timed out or failed; whoever does the I/O knows which.
-    Connection,
-    /// A frame that cannot be accepted.
-    Frame(FrameError),
-    /// A letter that is no command.
-    UnknownCommand(u8),
-    /// A command that cannot be taken here and to which the MTA expects a reply.
-    OutOfOrder {
-        /// The command.
-        command: CommandCode,
-        /// Where the session stood.
-        state: State,
-    },
-    /// A command without the payload it needs.
-    MissingPayload(CommandCode),
-    /// A payload that cannot be understood.
-    Payload(CommandCode, PayloadError),
-    /// MTA and filter cannot agree.
-    Negotiation(NegotiationError),
-    /// A callback returned a value without a meaning.
-    UndefinedVerdict {
-        /// The command it was called for.
-        command: CommandCode,
-        /// What it returned.
-        value: i32,
-    },
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Connection => f.write_str("connection lost"),
-            Failure::Frame(error) => error.fmt(f),
-            Failure::UnknownCommand(code) => write!(f, "unknown command '{}'", code.escape_ascii()),
-            Failure::OutOfOrder { command, state } => {
-                write!(f, "command {command} is not possible in state {}", *state as u8)
-            }
-            Failure::MissingPayload(command) => write!(f, "command {command} came without data"),
-            Failure::Payload(command, error) => write!(f, "command {command}: {error}"),
-            Failure::Negotiation(error) => error.fmt(f),
-            Failure::UndefinedVerdict { command, value } => {
-                write!(f, "the callback for {command} returned {value}, which has no meaning")
-            }
-        }
-    }
-}
-
-/// Something the operator should know although the session goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The filter negotiated not to reply here but returned another value; nothing was sent.
-    BrokenPromise {
-        /// Where the session stands.
-        state: State,
-        /// What the callback returned.
-        value: i32,
-    },
-    /// The filter returned `SMFIS_NOREPLY` where the MTA waits for a reply; CONTINUE was sent.
-    ReplyDue(CommandCode),
-    /// Negotiation has ended well.
-    Negotiated {
-        /// Actions the MTA offered.
-        offered_actions: u32,
-        /// Steps the MTA offered.
-        offered_steps: u32,
-        /// Actions agreed on.
-        actions: u32,
-        /// Steps agreed on.
-        steps: u32,
-    },
-    /// A command that needs no reply came where it means nothing, and was ignored.
-    Ignored {
-        /// The command.
-        command: CommandCode,
-        /// Where the session stands.
-        state: State,
-    },
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Notice::BrokenPromise { state, value } => {
-                write!(f, "claimed not to reply in state {} but did anyway (value {value})", *state as u8)
-            }
-            Notice::ReplyDue(command) => {
-                write!(f, "SMFIS_NOREPLY for {command} was not negotiated, the MTA waits for a reply: sent CONTINUE")
-            }
-            Notice::Negotiated { offered_actions, offered_steps, actions, steps } => write!(
-                f,
-                "milter_negotiate: mta_actions=0x{offered_actions:x}, mta_flags=0x{offered_steps:x}, \
-                 actions=0x{actions:x}, flags=0x{steps:x}"
-            ),
-            Notice::Ignored { command, state } => write!(f, "ignored {command} in state {}", *state as u8),
-        }
-    }
 }
 
 /// What the callback that is running was called for.
@@ -168,48 +70,44 @@ pub struct Engine {
     steps: Steps,
     emulated: Steps,
     macros: MacroTable,
-    macro_requests: Option<Box<MacroRequests>>,
+    macro_requests: MacroRequests,
     reply: Option<SmtpReply>,
     agenda: Agenda,
     asked: Option<Asked>,
     output: Vec<u8>,
     notice: Option<Notice>,
-    failure: Option<Failure>,
-    /// The close callback has run and nothing happened since.
+    /// In a box because most sessions end without.
+    failure: Option<Box<Failure>>,
+    /// A command of a message was taken, and neither its end, an abort nor a final verdict has come since.
+    message_open: bool,
+    /// The close callback has been called and nothing was taken since.
     closed: bool,
     finished: bool,
-    /// A verdict for the whole message was sent for a step the MTA does not wait for. What it had already sent of this
-    /// message is not an error.
-    verdict_ahead: bool,
-}
-
-#[derive(Debug, Default)]
-struct MacroRequests {
-    by_stage: [Option<Vec<u8>>; Stage::ALL.len()],
 }
 
 impl Engine {
-    /// A session with nothing said yet. `limit` is the largest payload in octets, in both directions.
+    /// A session with nothing said yet. `limit` is the largest payload in octets, in both directions; it is
+    /// [`frame::LARGEST_LIMIT`] at most.
     pub fn new(profile: Profile, limit: usize) -> Self {
         Engine {
             profile,
-            limit,
+            limit: limit.min(frame::LARGEST_LIMIT),
             state: State::Init,
             left_out: State::left_out(profile.callbacks.unneeded_steps()),
             actions: Actions::empty(),
             steps: Steps::empty(),
             emulated: Steps::empty(),
             macros: MacroTable::default(),
-            macro_requests: None,
+            macro_requests: MacroRequests::default(),
             reply: None,
             agenda: Agenda::default(),
             asked: None,
             output: Vec::new(),
             notice: None,
             failure: None,
+            message_open: false,
             closed: false,
             finished: false,
-            verdict_ahead: false,
         }
     }
 
@@ -225,7 +123,7 @@ impl Engine {
 
     /// Whether a message is in progress.
     pub fn in_message(&self) -> bool {
-        self.state.in_message() || self.asked.is_some_and(|asked| asked.may_modify())
+        self.message_open
     }
 
     /// Whether the session is over and its connection to be closed, once no callback is due.
@@ -235,7 +133,7 @@ impl Engine {
 
     /// Why the session is over, unless the MTA said QUIT.
     pub fn failure(&self) -> Option<Failure> {
-        self.failure
+        self.failure.as_deref().copied()
     }
 
     /// The reply bytes gathered so far.
@@ -250,28 +148,21 @@ impl Engine {
         let Some(command) = CommandCode::from_letter(letter) else {
             return self.fail(Failure::UnknownCommand(letter));
         };
-        let was_in_message = self.state.in_message();
-        if let Some(wanted) = State::after(command) {
-            if !self.enter(command, wanted) {
-                return;
-            }
-            self.closed = false;
-            self.verdict_ahead = false;
-        }
         if command.needs_payload() && payload.is_empty() {
             return self.fail(Failure::MissingPayload(command));
         }
         match (command, State::after(command)) {
+            (CommandCode::Abort, _) if self.message_open => {
+                self.agenda.abort = true;
+                self.state = State::Helo;
+            }
+            (CommandCode::Abort, _) => self.notice = Some(Notice::Ignored { command, state: self.state }),
+            (CommandCode::Quit | CommandCode::QuitNewConnection, _) => self.quit(command),
             // An unknown SMTP command leaves the session where it was.
-            (CommandCode::Unknown, _) | (_, None) => {}
-            (_, Some(state)) => self.state = state,
+            (CommandCode::Unknown, _) => self.take(command),
+            (_, Some(state)) => self.enter(command, state),
+            (_, None) => self.agenda.command = Some(command),
         }
-        match command {
-            CommandCode::Abort => self.agenda.abort = was_in_message,
-            CommandCode::Quit | CommandCode::QuitNewConnection => self.agenda.close = true,
-            _ => self.agenda.command = Some(command),
-        }
-        self.finished |= command == CommandCode::Quit;
     }
 
     /// Takes a frame that cannot be accepted.
@@ -284,42 +175,40 @@ impl Engine {
         self.fail(Failure::Connection);
     }
 
-    /// Whether `command` can be taken; if not, what happens instead is arranged.
-    fn enter(&mut self, command: CommandCode, wanted: State) -> bool {
-        if self.state.reaches(wanted, self.left_out) {
-            return true;
+    fn take(&mut self, command: CommandCode) {
+        self.agenda.command = Some(command);
+        self.closed = false;
+    }
+
+    /// Takes a command that has its place in a session, if necessary as the start of a new message.
+    fn enter(&mut self, command: CommandCode, state: State) {
+        if !self.state.reaches(state, self.left_out) {
+            if !State::Helo.reaches(state, self.left_out) {
+                return self.fail(Failure::OutOfOrder { command, state: self.state });
+            }
+            self.agenda.abort = self.message_open;
         }
-        let in_message = self.state.in_message();
-        if State::Helo.reaches(wanted, self.left_out) && command != CommandCode::Abort {
-            self.agenda.abort = in_message;
-            self.state = State::Helo;
-            return true;
-        }
-        match command {
-            CommandCode::Quit | CommandCode::QuitNewConnection => {
-                self.agenda.abort = in_message;
-                true
-            }
-            _ if command.expects_reply() && !self.verdict_ahead => {
-                self.fail(Failure::OutOfOrder { command, state: self.state });
-                false
-            }
-            _ => {
-                self.notice = Some(Notice::Ignored { command, state: self.state });
-                false
-            }
+        self.state = state;
+        self.take(command);
+    }
+
+    fn quit(&mut self, command: CommandCode) {
+        self.agenda.abort = self.message_open;
+        self.agenda.close = true;
+        self.finished |= command == CommandCode::Quit;
+        // Whoever comes next on a connection without an offer has yet to make one.
+        if command == CommandCode::QuitNewConnection && self.state != State::Init {
+            self.state = State::QuitNewConnection;
         }
     }
 
     fn fail(&mut self, failure: Failure) {
+        self.asked = None;
         if self.finished {
             return;
         }
-        self.agenda =
-            Agenda { abort: self.agenda.abort || self.state.in_message(), close: !self.closed, ..Agenda::default() };
-        self.asked = None;
-        self.state = State::Helo;
-        self.failure = Some(failure);
+        self.agenda = Agenda { abort: self.message_open, close: true, ..Agenda::default() };
+        self.failure = Some(Box::new(failure));
         self.finished = true;
     }
 
@@ -328,8 +217,11 @@ impl Engine {
     /// The next callback to run for the command in hand; `payload` is the one given to
     /// [`handle_command`](Self::handle_command).
     pub fn poll_callback<'a>(&mut self, payload: &'a mut [u8]) -> Option<Callback<'a>> {
-        if std::mem::take(&mut self.agenda.abort) && self.ask(Callbacks::ABORT, Asked::Abort) {
-            return Some(Callback::Abort);
+        if mem::take(&mut self.agenda.abort) {
+            self.message_open = false;
+            if self.ask(Callbacks::ABORT, Asked::Abort) {
+                return Some(Callback::Abort);
+            }
         }
         if let Some(command) = self.agenda.command.take() {
             match self.begin(command, payload) {
@@ -341,17 +233,18 @@ impl Engine {
                 }
             }
         }
-        if std::mem::take(&mut self.agenda.end_of_message) {
+        if mem::take(&mut self.agenda.end_of_message) {
+            self.message_open = false;
             if self.ask(Callbacks::EOM, Asked::Command(CommandCode::EndOfBody)) {
                 return Some(Callback::Eom);
             }
             self.settle(CommandCode::EndOfBody, Verdict::Continue);
         }
-        if std::mem::take(&mut self.agenda.close) {
-            if self.ask(Callbacks::CLOSE, Asked::Close) {
+        if mem::take(&mut self.agenda.close) {
+            if !mem::replace(&mut self.closed, true) && self.ask(Callbacks::CLOSE, Asked::Close) {
                 return Some(Callback::Close);
             }
-            self.close();
+            self.forget_client();
         }
         None
     }
@@ -371,59 +264,26 @@ impl Engine {
 
     /// Starts on a command: what it clears, and the callback it is for. Without a callback the answer is given here.
     fn begin<'a>(&mut self, command: CommandCode, payload: &'a mut [u8]) -> Result<Option<Callback<'a>>, Failure> {
-        let bad = |error| Failure::Payload(command, error);
-        let asked = Asked::Command(command);
+        self.message_open |= command.is_of_message();
         match command {
             CommandCode::Negotiate => return self.begin_negotiation(payload),
             CommandCode::Macro => {
                 self.macros.store(payload);
                 return Ok(None);
             }
-            CommandCode::Connect => {
-                self.macros.clear_from(Stage::Helo);
-                if self.ask(Callbacks::CONNECT, asked) {
-                    let (host, address) = command::connect(payload).map_err(bad)?;
-                    return Ok(Some(Callback::Connect { host, address }));
-                }
-            }
-            CommandCode::Helo => {
-                self.macros.clear_from(Stage::Mail);
-                if self.ask(Callbacks::HELO, asked) {
-                    return Ok(Some(Callback::Helo(command::string(payload).map_err(bad)?)));
-                }
-            }
-            CommandCode::Mail => {
-                self.macros.clear_from(Stage::Rcpt);
-                if self.ask(Callbacks::ENVFROM, asked) {
-                    let arguments = Arguments::parse(payload).ok_or(bad(PayloadError::Unterminated))?;
-                    return Ok(Some(Callback::EnvFrom(arguments)));
-                }
-            }
-            CommandCode::Rcpt => {
-                self.macros.clear_from(Stage::Data);
-                if self.ask(Callbacks::ENVRCPT, asked) {
-                    let arguments = Arguments::parse(payload).ok_or(bad(PayloadError::Unterminated))?;
-                    return Ok(Some(Callback::EnvRcpt(arguments)));
-                }
-            }
-            CommandCode::Data if self.ask(Callbacks::DATA, asked) => return Ok(Some(Callback::Data)),
-            CommandCode::Header if self.ask(Callbacks::HEADER, asked) => {
-                let (name, value) = command::header(payload).map_err(bad)?;
-                return Ok(Some(Callback::Header { name, value }));
-            }
-            CommandCode::EndOfHeaders if self.ask(Callbacks::EOH, asked) => return Ok(Some(Callback::Eoh)),
-            CommandCode::Body if self.ask(Callbacks::BODY, asked) => return Ok(Some(Callback::Body(payload))),
             CommandCode::EndOfBody => {
                 self.agenda.end_of_message = true;
-                if !payload.is_empty() && self.ask(Callbacks::BODY, Asked::FinalChunk) {
-                    return Ok(Some(Callback::Body(payload)));
-                }
-                return Ok(None);
+                let last_chunk = !payload.is_empty() && self.ask(Callbacks::BODY, Asked::FinalChunk);
+                return Ok(last_chunk.then_some(Callback::Body(payload)));
             }
-            CommandCode::Unknown if self.ask(Callbacks::UNKNOWN, asked) => {
-                return Ok(Some(Callback::Unknown(payload)));
-            }
+            CommandCode::Connect => self.macros.clear_from(Stage::Helo),
+            CommandCode::Helo => self.macros.clear_from(Stage::Mail),
+            CommandCode::Mail => self.macros.clear_from(Stage::Rcpt),
+            CommandCode::Rcpt => self.macros.clear_from(Stage::Data),
             _ => {}
+        }
+        if self.ask(command.callback(), Asked::Command(command)) {
+            return Callback::decode(command, payload).map_err(|error| Failure::Payload(command, error));
         }
         if self.steps.intersects(command.no_reply_step()) {
             self.keep_quiet(command);
@@ -446,29 +306,33 @@ impl Engine {
 
     // ---- answer: what a callback returned
 
-    /// Takes the return value of the callback that [`poll_callback`](Self::poll_callback) gave last.
+    /// Takes the return value of the callback that [`poll_callback`](Self::poll_callback) gave last. For that of
+    /// negotiation there is [`answer_negotiation`](Self::answer_negotiation); here it counts as refused.
     pub fn answer(&mut self, value: i32) {
         let Some(asked) = self.asked.take() else { return };
         let command = match asked {
-            Asked::Abort | Asked::Negotiate(_) => return,
-            Asked::Close => return self.close(),
+            Asked::Negotiate(offer) => return self.fail(Failure::Negotiation(offer.refused(value))),
+            Asked::Abort => return,
+            Asked::Close => return self.forget_client(),
             Asked::FinalChunk => CommandCode::Body,
             Asked::Command(command) => command,
         };
-        match (Verdict::from_c(value), asked) {
-            (None, _) => {
-                self.agenda.end_of_message = false;
-                self.fail(Failure::UndefinedVerdict { command, value });
-            }
-            (Some(Verdict::Continue | Verdict::Skip | Verdict::NoReply), Asked::FinalChunk) => {}
-            (Some(verdict), Asked::FinalChunk) => {
+        let Some(verdict) = Verdict::from_c(value) else {
+            return self.fail(Failure::UndefinedVerdict { command, value });
+        };
+        match (asked, verdict) {
+            (Asked::FinalChunk, Verdict::Continue | Verdict::Skip | Verdict::NoReply) => {}
+            (Asked::FinalChunk, _) => {
                 self.agenda.end_of_message = false;
                 self.settle(CommandCode::EndOfBody, verdict);
             }
-            (Some(verdict), _) if self.steps.intersects(command.no_reply_step()) => {
-                self.settle_quietly(command, verdict)
+            _ if self.steps.intersects(command.no_reply_step()) => {
+                if verdict != Verdict::NoReply {
+                    self.notice = Some(Notice::BrokenPromise { command, value });
+                }
+                self.keep_quiet(command);
             }
-            (Some(verdict), _) => self.settle(command, verdict),
+            _ => self.settle(command, verdict),
         }
     }
 
@@ -487,21 +351,20 @@ impl Engine {
         self.emulated = agreement.emulated;
         self.limit = agreement.limit.unwrap_or(self.limit);
         self.left_out |= State::left_out(agreement.steps);
-        let mut macros = Vec::new();
-        for stage in Stage::ALL {
-            let requests = self.macro_requests.as_deref_mut();
-            if let Some(names) = requests.and_then(|requests| requests.by_stage[stage as usize].as_mut()) {
-                // A second request for a stage stays an error, its text is not needed again.
-                macros.push((stage, std::mem::take(names)));
-            }
-        }
-        reply::Reply::Negotiated {
+        let macros = self.macro_requests.take();
+        let answer = Reply::Negotiated {
             version: agreement.version,
             actions: agreement.actions,
             steps: agreement.wire_steps,
             macros: macros.iter().map(|(stage, names)| (*stage, &names[..])).collect(),
+        };
+        let start = self.output.len();
+        answer.encode(&mut self.output);
+        let len = self.output.len() - start - frame::HEADER_LEN;
+        if len > self.limit {
+            self.output.truncate(start);
+            return self.fail(Failure::Negotiation(NegotiationError::LongAnswer { len, limit: self.limit }));
         }
-        .encode(&mut self.output);
         let shown = offer.for_filter(&self.profile);
         self.notice = Some(Notice::Negotiated {
             offered_actions: shown.actions,
@@ -511,54 +374,46 @@ impl Engine {
         });
     }
 
-    /// A verdict for a step the filter promised not to answer. Only the end of the whole message gets through.
-    fn settle_quietly(&mut self, command: CommandCode, verdict: Verdict) {
-        match verdict {
-            Verdict::NoReply => self.keep_quiet(command),
-            Verdict::Continue | Verdict::Reject | Verdict::Tempfail => {
-                self.notice = Some(Notice::BrokenPromise { state: self.state, value: verdict.to_c() });
-                self.keep_quiet(command);
-            }
-            Verdict::Accept | Verdict::Discard | Verdict::Skip => {
-                self.settle(command, verdict);
-                self.verdict_ahead = !self.state.in_message() && !self.emulated.intersects(command.no_reply_step());
-            }
-        }
-    }
-
     fn keep_quiet(&mut self, command: CommandCode) {
         if self.emulated.intersects(command.no_reply_step()) {
-            self.send(b'c');
+            self.send(reply::CONTINUE);
         }
     }
 
     /// Replies, and moves to where the verdict leads.
     fn settle(&mut self, command: CommandCode, verdict: Verdict) {
         match verdict {
-            Verdict::Continue => self.send(b'c'),
+            Verdict::Continue => self.send(reply::CONTINUE),
             Verdict::NoReply => {
                 self.notice = Some(Notice::ReplyDue(command));
-                self.send(b'c');
+                self.send(reply::CONTINUE);
             }
-            Verdict::Skip => self.send(b's'),
-            Verdict::Accept => self.send(b'a'),
-            Verdict::Discard => self.send(b'd'),
-            Verdict::Reject => self.refuse(true, b'r'),
-            Verdict::Tempfail => self.refuse(false, b't'),
+            Verdict::Skip => self.send(reply::SKIP),
+            Verdict::Accept => self.send(reply::ACCEPT),
+            Verdict::Discard => self.send(reply::DISCARD),
+            Verdict::Reject => self.refuse(true, reply::REJECT),
+            Verdict::Tempfail => self.refuse(false, reply::TEMPFAIL),
         }
-        let one_of_many = matches!(command, CommandCode::Rcpt | CommandCode::Unknown);
-        match verdict {
-            Verdict::Accept => self.state = State::Helo,
-            Verdict::Reject | Verdict::Discard | Verdict::Tempfail if !one_of_many => self.state = State::Helo,
-            _ => {}
+        let is_final = match verdict {
+            Verdict::Continue | Verdict::NoReply | Verdict::Skip => false,
+            // Outside of a message there is nothing to which an unknown command could be the end.
+            Verdict::Accept => command != CommandCode::Unknown || self.message_open,
+            Verdict::Discard | Verdict::Reject | Verdict::Tempfail => {
+                !matches!(command, CommandCode::Rcpt | CommandCode::Unknown)
+            }
+        };
+        if is_final {
+            self.message_open = false;
+            self.state = State::Helo;
         }
     }
 
-    /// Sends the stored reply if it is of the verdict's class, and forgets it then; otherwise the general one.
+    /// Sends the stored reply if it is of the verdict's class, and forgets it then; otherwise, or if it is larger than
+    /// a packet may be, the general one.
     fn refuse(&mut self, permanent: bool, general: u8) {
         match self.reply.take_if(|reply| reply.is_permanent() == permanent) {
-            Some(reply) => reply::Reply::ReplyCode(reply.text()).encode(&mut self.output),
-            None => self.send(general),
+            Some(reply) if reply.text().len() < self.limit => Reply::ReplyCode(reply.text()).encode(&mut self.output),
+            _ => self.send(general),
         }
     }
 
@@ -566,28 +421,24 @@ impl Engine {
         frame::put_header(&mut self.output, code, 0);
     }
 
-    fn close(&mut self) {
-        self.closed = true;
+    /// Drops what belongs to a client and not to the connection with the MTA.
+    fn forget_client(&mut self) {
         self.macros.clear_from(Stage::Connect);
         self.reply = None;
     }
 
     // ---- what a filter asks for while one of its callbacks runs
 
-    /// The value of a macro with its NUL. It stays in place until its set is replaced or cleared.
-    pub fn macro_value(&mut self, name: &[u8]) -> Option<&mut [u8]> {
+    /// The value of a macro with its NUL. It stays in place until its set is replaced or cleared, and the filter may
+    /// write into it.
+    pub fn macro_value(&self, name: &[u8]) -> Option<&[Cell<u8>]> {
         self.macros.value(name)
     }
 
     /// Asks the MTA for these macros at a stage; has an effect during negotiation only. Fails when a request for the
     /// stage was made before.
     pub fn request_macros(&mut self, stage: Stage, names: &[u8]) -> bool {
-        let request = &mut self.macro_requests.get_or_insert_default().by_stage[stage as usize];
-        let first = request.is_none();
-        if first {
-            *request = Some(names.to_vec());
-        }
-        first
+        self.macro_requests.add(stage, names)
     }
 
     /// Stores the reply for a later refusal; it replaces an older one.
@@ -597,7 +448,7 @@ impl Engine {
 
     /// Whether the filter may make a change that needs `action` now: at the end of a message, if negotiated.
     pub fn may_modify(&self, action: Actions) -> bool {
-        self.asked.is_some_and(|asked| asked.may_modify()) && self.actions.contains(action)
+        self.asked.is_some_and(Asked::is_end_of_message) && self.actions.contains(action)
     }
 
     /// Appends a modification. Fails, and appends nothing, when it is not allowed now or too large.
@@ -606,15 +457,26 @@ impl Engine {
         self.may_modify(modification.required_action()) && modification.encode(&mut self.output, self.limit)
     }
 
+    /// Appends the head of a packet with a piece of the replacement body; the owner of the engine sends the `len` octets
+    /// of the piece right behind [`output`](Self::output), before anything else is asked of the engine. Fails, and
+    /// appends nothing, when it is not allowed now or too large.
+    #[must_use]
+    pub fn begin_body_packet(&mut self, len: usize) -> bool {
+        let possible = self.may_modify(Actions::CHANGE_BODY) && len <= self.limit;
+        if possible {
+            frame::put_header(&mut self.output, reply::REPLACE_BODY, len);
+        }
+        possible
+    }
+
     /// Appends a "still working".
     pub fn progress(&mut self) {
-        self.send(b'p');
+        self.send(reply::PROGRESS);
     }
 }
 
 impl Asked {
-    /// Modifications belong to the end of a message.
-    fn may_modify(self) -> bool {
+    fn is_end_of_message(self) -> bool {
         matches!(self, Asked::FinalChunk | Asked::Command(CommandCode::EndOfBody))
     }
 }

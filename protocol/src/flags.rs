@@ -2,6 +2,8 @@
 
 use bitflags::bitflags;
 
+use crate::command::CommandCode;
+
 bitflags! {
     /// What a filter may do to a message, negotiated once per session.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -136,17 +138,9 @@ bitflags! {
 impl Callbacks {
     /// The steps an MTA can leave out because no callback asks for them.
     pub fn unneeded_steps(self) -> Steps {
-        const TABLE: [(Callbacks, Steps); 9] = [
-            (Callbacks::CONNECT, Steps::NO_CONNECT),
-            (Callbacks::HELO, Steps::NO_HELO),
-            (Callbacks::ENVFROM, Steps::NO_MAIL),
-            (Callbacks::ENVRCPT, Steps::NO_RCPT),
-            (Callbacks::HEADER, Steps::NO_HEADERS),
-            (Callbacks::EOH, Steps::NO_EOH),
-            (Callbacks::BODY, Steps::NO_BODY),
-            (Callbacks::DATA, Steps::NO_DATA),
-            (Callbacks::UNKNOWN, Steps::NO_UNKNOWN),
-        ];
-        TABLE.iter().filter(|(callback, _)| !self.contains(*callback)).map(|(_, step)| *step).collect()
+        CommandCode::all()
+            .filter(|command| !self.contains(command.callback()))
+            .map(CommandCode::left_out_step)
+            .collect()
     }
 }

@@ -14,6 +14,9 @@ pub const HEADER_LEN: usize = 5;
 /// Largest payload unless a session negotiated more (`MILTER_MAX_DATA_SIZE`).
 pub const DEFAULT_LIMIT: usize = 65_535;
 
+/// Largest payload whatever the limit: lengths are signed 32-bit numbers to the other implementations.
+pub const LARGEST_LIMIT: usize = i32::MAX as usize - 1;
+
 /// The start of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -64,8 +67,10 @@ impl fmt::Display for FrameError {
 /// Looks at the start of `input`.
 ///
 /// `Ok(None)` asks for more input; the caller has the whole frame once [`Header::frame_len`] octets are there. `limit`
-/// is the largest payload allowed, in octets; a longer one is refused before any of it is read.
+/// is the largest payload allowed, in octets, at most [`LARGEST_LIMIT`]; a longer one is refused before any of it is
+/// read.
 pub fn parse(input: &[u8], limit: usize) -> Result<Option<Header>, FrameError> {
+    let limit = limit.min(LARGEST_LIMIT);
     let Some(start) = input.first_chunk::<HEADER_LEN>() else {
         return Ok(None);
     };
@@ -114,8 +119,12 @@ mod tests {
         for length in [0x8000_0000_u32, 0x8000_0001, 0xffff_ffff] {
             let mut input = length.to_be_bytes().to_vec();
             input.push(b'A');
-            assert!(matches!(parse(&input, DEFAULT_LIMIT), Err(FrameError::TooLong { .. })));
+            for limit in [DEFAULT_LIMIT, usize::MAX] {
+                assert!(matches!(parse(&input, limit), Err(FrameError::TooLong { .. })), "{length:#x} {limit:#x}");
+            }
         }
+        let largest = Header { code: b'B', payload_len: LARGEST_LIMIT };
+        assert_eq!(parse(&[0x7f, 0xff, 0xff, 0xff, b'B'], usize::MAX), Ok(Some(largest)));
     }
 
     #[test]

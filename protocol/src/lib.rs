@@ -18,6 +18,7 @@
 //! | [`smtp_reply`] | the SMTP reply text a filter stores for its verdict |
 //! | [`callback`], [`verdict`] | what the filter is asked, and what it may answer |
 //! | [`engine`] | one session: commands in, callbacks and reply bytes out |
+//! | [`failure`], [`notice`] | why a session fails, what else the operator should know |
 //! | [`stranger`] | recognising peers that do not speak milter at all |
 //!
 //! Absent on purpose: sockets, clocks, threads, logging, process-wide state. An [`Engine`] is a plain value; whoever
@@ -27,11 +28,13 @@
 pub mod callback;
 pub mod command;
 pub mod engine;
+pub mod failure;
 pub mod flags;
 pub mod frame;
 pub mod macros;
 pub mod modification;
 pub mod negotiation;
+pub mod notice;
 pub mod reply;
 pub mod smtp_reply;
 pub mod state;
@@ -40,10 +43,12 @@ pub mod verdict;
 
 pub use callback::{Arguments, Callback, ClientAddress, Offer};
 pub use command::{Command, CommandCode};
-pub use engine::{Engine, Failure, Notice, Profile};
+pub use engine::{Engine, Profile};
+pub use failure::Failure;
 pub use flags::{Actions, Callbacks, Steps};
 pub use macros::{MacroTable, Stage};
 pub use modification::Modification;
+pub use notice::Notice;
 pub use reply::Reply;
 pub use smtp_reply::{SmtpReply, SmtpReplyError};
 pub use state::State;

@@ -1,5 +1,8 @@
 //! The macros of a session, stage by stage.
 
+use std::cell::Cell;
+use std::slice;
+
 use crate::command::CommandCode;
 
 /// Where in a session a set of macros belongs. The order is that of the requests a filter can make (`SMFIM_*`).
@@ -26,7 +29,7 @@ impl Stage {
     pub const ALL: [Stage; 7] =
         [Stage::Connect, Stage::Helo, Stage::Mail, Stage::Rcpt, Stage::Data, Stage::Eom, Stage::Eoh];
 
-    /// The stages as a session passes them; a later set is cleared when an earlier stage begins anew.
+    /// The stages as a session passes them.
     const IN_TIME: [Stage; 7] =
         [Stage::Connect, Stage::Helo, Stage::Mail, Stage::Rcpt, Stage::Data, Stage::Eoh, Stage::Eom];
 
@@ -54,14 +57,6 @@ impl Stage {
             _ => return None,
         })
     }
-
-    fn place_in_time(self) -> usize {
-        match self {
-            Stage::Eoh => 5,
-            Stage::Eom => 6,
-            early => early as usize,
-        }
-    }
 }
 
 /// The macros that are in force, one set per stage.
@@ -69,8 +64,7 @@ impl Stage {
 /// A value stays where it is in memory until its set is replaced or cleared: filters keep the pointers.
 #[derive(Debug, Default)]
 pub struct MacroTable {
-    /// By place in time; each set as received: name NUL value NUL name NUL value NUL ...
-    sets: [Vec<u8>; 7],
+    by_stage: [MacroSet; Stage::ALL.len()],
 }
 
 impl MacroTable {
@@ -78,57 +72,106 @@ impl MacroTable {
     /// each with its NUL. Replaces the whole set of that stage. Sets for other letters, and packets that hold not even
     /// a name, change nothing; octets behind the last NUL are dropped.
     pub fn store(&mut self, payload: &[u8]) {
-        let Some((&letter, pairs)) = payload.split_first() else { return };
+        let Some((&letter, strings)) = payload.split_first() else { return };
         let Some(stage) = Stage::from_letter(letter) else { return };
-        let Some(end) = pairs.iter().rposition(|&octet| octet == 0) else { return };
-        let set = &mut self.sets[stage.place_in_time()];
-        set.clear();
-        set.reserve_exact(end + 1);
-        set.extend_from_slice(&pairs[..=end]);
+        if strings.contains(&0) {
+            self.by_stage[stage as usize] = MacroSet::new(strings);
+        }
     }
 
     /// Drops the sets of `stage` and of all later ones.
     pub fn clear_from(&mut self, stage: Stage) {
-        for later in &Stage::IN_TIME[stage.place_in_time()..] {
-            self.sets[later.place_in_time()] = Vec::new();
+        for later in Stage::IN_TIME.into_iter().skip_while(|passed| *passed != stage) {
+            self.by_stage[later as usize] = MacroSet::default();
         }
     }
 
     /// The value of a macro with its NUL, from the latest stage that has it.
     ///
     /// One-letter names are found with and without braces, longer names only as the MTA spelt them. A name without a
-    /// value counts as absent.
-    pub fn value(&mut self, name: &[u8]) -> Option<&mut [u8]> {
-        let (set, range) = (0..self.sets.len()).rev().find_map(|set| Some((set, find(&self.sets[set], name)?)))?;
-        Some(&mut self.sets[set][range])
+    /// value counts as absent. Whoever gets a value may write into it; nothing but this value changes.
+    pub fn value(&self, name: &[u8]) -> Option<&[Cell<u8>]> {
+        Stage::IN_TIME.iter().rev().find_map(|stage| self.by_stage[*stage as usize].value(name))
     }
 }
 
-/// Where the value of `name`, with its NUL, lies in a set.
-fn find(set: &[u8], name: &[u8]) -> Option<std::ops::Range<usize>> {
-    let mut rest = 0;
-    while let Some(name_len) = memchr(&set[rest..]) {
-        let value = rest + name_len + 1;
-        let value_end = value + memchr(&set[value..])? + 1;
-        if same_name(&set[rest..rest + name_len], name) {
-            return Some(value..value_end);
-        }
-        rest = value_end;
+/// The macros of one stage, in one piece of memory: how many there are; where in the strings each name and each value
+/// ends; the strings as received, name NUL value NUL name NUL value NUL ...
+///
+/// The strings are looked at once, here. Later the filter may have written into the values.
+#[derive(Debug, Default)]
+struct MacroSet {
+    octets: Box<[Cell<u8>]>,
+}
+
+impl MacroSet {
+    fn new(strings: &[u8]) -> Self {
+        let ends = || strings.iter().zip(1_u32..).filter(|(octet, _)| **octet == 0).map(|(_, end)| end);
+        let pairs = ends().count() / 2;
+        let Some(end) = ends().take(2 * pairs).last() else { return MacroSet::default() };
+        let numbers = std::iter::once(pairs as u32).chain(ends().take(2 * pairs));
+        let mut octets = Vec::with_capacity((1 + 2 * pairs) * size_of::<u32>() + end as usize);
+        octets.extend(numbers.flat_map(u32::to_ne_bytes).map(Cell::new));
+        octets.extend(strings[..end as usize].iter().copied().map(Cell::new));
+        MacroSet { octets: octets.into() }
     }
-    None
-}
 
-fn memchr(octets: &[u8]) -> Option<usize> {
-    octets.iter().position(|&octet| octet == 0)
-}
-
-fn same_name(known: &[u8], asked: &[u8]) -> bool {
-    known == asked
-        || match (known, asked) {
-            ([letter], [b'{', asked, b'}']) => letter == asked,
-            ([b'{', known, b'}'], [letter]) => known == letter,
-            _ => false,
+    fn value(&self, name: &[u8]) -> Option<&[Cell<u8>]> {
+        let (pairs, rest) = self.octets.split_first_chunk()?;
+        let (ends, strings) = rest.split_at(2 * number(pairs) * size_of::<u32>());
+        let mut start = 0;
+        for [name_end, value_end] in ends.as_chunks().0.as_chunks().0 {
+            let (name_end, value_end) = (number(name_end), number(value_end));
+            if same_name(&strings[start..name_end - 1], name) {
+                return Some(&strings[name_end..value_end]);
+            }
+            start = value_end;
         }
+        None
+    }
+}
+
+fn number(octets: &[Cell<u8>; size_of::<u32>()]) -> usize {
+    u32::from_ne_bytes(octets.each_ref().map(Cell::get)) as usize
+}
+
+fn same_name(known: &[Cell<u8>], asked: &[u8]) -> bool {
+    let known = match known {
+        [open, letter, close] if open.get() == b'{' && close.get() == b'}' => slice::from_ref(letter),
+        _ => known,
+    };
+    let asked = match asked {
+        [b'{', letter, b'}'] => slice::from_ref(letter),
+        _ => asked,
+    };
+    known.len() == asked.len() && known.iter().map(Cell::get).eq(asked.iter().copied())
+}
+
+/// The macros that a filter asks the MTA for.
+#[derive(Debug, Default)]
+pub(crate) struct MacroRequests {
+    /// One bit for each stage that has been asked for.
+    stages: u8,
+    names: Vec<(Stage, Box<[u8]>)>,
+}
+
+impl MacroRequests {
+    /// Adds a request; false, and no change, when there was one for the stage.
+    pub(crate) fn add(&mut self, stage: Stage, names: &[u8]) -> bool {
+        let first = self.stages & (1 << stage as u8) == 0;
+        if first {
+            self.stages |= 1 << stage as u8;
+            self.names.push((stage, names.into()));
+        }
+        first
+    }
+
+    /// The requests by stage. They stay made, but their texts are gone.
+    pub(crate) fn take(&mut self) -> Vec<(Stage, Box<[u8]>)> {
+        let mut names = std::mem::take(&mut self.names);
+        names.sort_unstable_by_key(|(stage, _)| stage.index());
+        names
+    }
 }
 
 #[cfg(test)]
@@ -141,47 +184,93 @@ mod tests {
         table
     }
 
-    fn value(table: &mut MacroTable, name: &str) -> Option<String> {
-        table.value(name.as_bytes()).map(|value| String::from_utf8(value[..value.len() - 1].to_vec()).unwrap())
+    fn value(table: &MacroTable, name: &str) -> Option<String> {
+        let value = table.value(name.as_bytes())?;
+        let (nul, text) = value.split_last().unwrap();
+        assert_eq!(nul.get(), 0);
+        Some(text.iter().map(|octet| char::from(octet.get())).collect())
     }
 
     #[test]
     fn later_stages_win_and_braces_of_one_letter_do_not_matter() {
-        let mut table = table(&[b"Mi\0Q1\0{mail_addr}\0a\0", b"R{i}\0Q2\0"]);
-        assert_eq!(value(&mut table, "i").as_deref(), Some("Q2"));
-        assert_eq!(value(&mut table, "{i}").as_deref(), Some("Q2"));
-        assert_eq!(value(&mut table, "{mail_addr}").as_deref(), Some("a"));
-        assert_eq!(value(&mut table, "mail_addr"), None);
+        let table = table(&[b"Mi\0Q1\0{mail_addr}\0a\0", b"R{i}\0Q2\0"]);
+        assert_eq!(value(&table, "i").as_deref(), Some("Q2"));
+        assert_eq!(value(&table, "{i}").as_deref(), Some("Q2"));
+        assert_eq!(value(&table, "{mail_addr}").as_deref(), Some("a"));
+        assert_eq!(value(&table, "mail_addr"), None);
     }
 
     #[test]
     fn end_of_message_comes_before_end_of_headers() {
         let mut table = table(&[b"E{m}\0eom\0", b"N{m}\0eoh\0"]);
-        assert_eq!(value(&mut table, "{m}").as_deref(), Some("eom"));
+        assert_eq!(value(&table, "{m}").as_deref(), Some("eom"));
         table.clear_from(Stage::Eom);
-        assert_eq!(value(&mut table, "{m}").as_deref(), Some("eoh"));
+        assert_eq!(value(&table, "{m}").as_deref(), Some("eoh"));
     }
 
     #[test]
     fn a_packet_replaces_its_set_but_an_empty_one_does_not() {
         let mut table = table(&[b"Mi\0Q1\0x\0y\0", b"M", b"Mno nul"]);
-        assert_eq!(value(&mut table, "x").as_deref(), Some("y"));
+        assert_eq!(value(&table, "x").as_deref(), Some("y"));
         table.store(b"Mi\0Q2\0");
-        assert_eq!(value(&mut table, "x"), None);
+        assert_eq!(value(&table, "x"), None);
     }
 
     #[test]
     fn defect_14_a_name_without_value_is_absent() {
-        let mut table = table(&[b"Ma\0b\0c\0", b"Rjunk\0v\0tail"]);
-        assert_eq!(value(&mut table, "c"), None);
-        assert_eq!(value(&mut table, "d"), None);
-        assert_eq!(value(&mut table, "junk").as_deref(), Some("v"));
-        assert_eq!(value(&mut table, "tail"), None);
+        let table = table(&[b"Ma\0b\0c\0", b"Rjunk\0v\0tail"]);
+        assert_eq!(value(&table, "c"), None);
+        assert_eq!(value(&table, "d"), None);
+        assert_eq!(value(&table, "junk").as_deref(), Some("v"));
+        assert_eq!(value(&table, "tail"), None);
     }
 
     #[test]
     fn letters_without_a_stage_are_ignored() {
-        let mut table = table(&[b"Li\0x\0", b"Bi\0x\0", b"Ui\0x\0", b"Zi\0x\0", b""]);
-        assert_eq!(value(&mut table, "i"), None);
+        let table = table(&[b"Li\0x\0", b"Bi\0x\0", b"Ui\0x\0", b"Zi\0x\0", b""]);
+        assert_eq!(value(&table, "i"), None);
+    }
+
+    #[test]
+    fn what_a_filter_writes_into_a_value_stays_there() {
+        let mut table = table(&[b"Ma\0x y z\0{b}\0two\0c\0three\0", b"Ra\0\0d\0four\0"]);
+        for name in ["{b}", "c", "d"] {
+            table.value(name.as_bytes()).unwrap().iter().for_each(|octet| octet.set(b'#'));
+        }
+        table.value(b"{b}").unwrap()[1].set(0);
+        for (name, len) in [("a", 1), ("{b}", 4), ("b", 4), ("c", 6), ("d", 5)] {
+            assert_eq!(table.value(name.as_bytes()).map(<[_]>::len), Some(len), "{name}");
+        }
+        table.clear_from(Stage::Rcpt);
+        assert_eq!(value(&table, "a").as_deref(), Some("x y z"));
+        assert_eq!(table.value(b"#"), None);
+    }
+
+    #[test]
+    fn a_value_stays_in_place_whatever_happens_to_other_stages() {
+        let mut table = table(&[b"Mi\0Q1\0"]);
+        let place = table.value(b"i").unwrap().as_ptr();
+        table.store(b"Ci\0other\0");
+        table.store(b"E{x}\0other\0");
+        table.clear_from(Stage::Rcpt);
+        assert_eq!(table.value(b"i").unwrap().as_ptr(), place);
+    }
+
+    #[test]
+    fn a_set_takes_no_more_memory_than_it_needs() {
+        let set = MacroSet::new(b"i\0Q1\0j\0mx\0odd\0tail");
+        assert_eq!(set.octets.len(), 5 * 4 + b"i\0Q1\0j\0mx\0".len());
+        assert_eq!(MacroSet::new(b"odd\0tail").octets.len(), 0);
+    }
+
+    #[test]
+    fn a_stage_is_requested_once() {
+        let mut requests = MacroRequests::default();
+        assert!(requests.add(Stage::Rcpt, b"{rcpt_addr}"));
+        assert!(requests.add(Stage::Connect, b""));
+        assert!(!requests.add(Stage::Rcpt, b"i"));
+        assert_eq!(requests.take(), [(Stage::Connect, b""[..].into()), (Stage::Rcpt, b"{rcpt_addr}"[..].into())]);
+        assert!(!requests.add(Stage::Rcpt, b"i"));
+        assert_eq!(requests.take(), []);
     }
 }

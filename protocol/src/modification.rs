@@ -5,6 +5,27 @@ use bytes::Buf;
 use crate::flags::Actions;
 use crate::frame;
 
+const ADD_HEADER: u8 = b'h';
+const INSERT_HEADER: u8 = b'i';
+const CHANGE_HEADER: u8 = b'm';
+const CHANGE_SENDER: u8 = b'e';
+const ADD_RECIPIENT: u8 = b'+';
+const ADD_RECIPIENT_WITH_ARGUMENTS: u8 = b'2';
+const DELETE_RECIPIENT: u8 = b'-';
+const QUARANTINE: u8 = b'q';
+
+/// The letters that changes are sent under.
+pub(crate) const LETTERS: [u8; 8] = [
+    ADD_HEADER,
+    INSERT_HEADER,
+    CHANGE_HEADER,
+    CHANGE_SENDER,
+    ADD_RECIPIENT,
+    ADD_RECIPIENT_WITH_ARGUMENTS,
+    DELETE_RECIPIENT,
+    QUARANTINE,
+];
+
 /// One change. Strings are given without their NUL.
 ///
 /// Replacing the body is not among them: it is a sequence of packets, see [`crate::reply::body_chunks`].
@@ -85,52 +106,54 @@ impl<'a> Modification<'a> {
     #[must_use]
     pub fn encode(&self, out: &mut Vec<u8>, limit: usize) -> bool {
         match *self {
-            Modification::AddHeader { name, value } => put(out, limit, b'h', &[name, b"\0", value, b"\0"]),
+            Modification::AddHeader { name, value } => put(out, limit, ADD_HEADER, &[name, b"\0", value, b"\0"]),
             Modification::InsertHeader { index, name, value } => {
-                put(out, limit, b'i', &[&index.to_be_bytes(), name, b"\0", value, b"\0"])
+                put(out, limit, INSERT_HEADER, &[&index.to_be_bytes(), name, b"\0", value, b"\0"])
             }
             Modification::ChangeHeader { index, name, value } => {
-                put(out, limit, b'm', &[&index.to_be_bytes(), name, b"\0", value, b"\0"])
+                put(out, limit, CHANGE_HEADER, &[&index.to_be_bytes(), name, b"\0", value, b"\0"])
             }
-            Modification::ChangeSender { address, arguments } => put_address(out, limit, b'e', address, arguments),
-            Modification::AddRecipient { address } => put_address(out, limit, b'+', address, None),
+            Modification::ChangeSender { address, arguments } => {
+                put_address(out, limit, CHANGE_SENDER, address, arguments)
+            }
+            Modification::AddRecipient { address } => put_address(out, limit, ADD_RECIPIENT, address, None),
             Modification::AddRecipientWithArguments { address, arguments } => {
-                put_address(out, limit, b'2', address, arguments)
+                put_address(out, limit, ADD_RECIPIENT_WITH_ARGUMENTS, address, arguments)
             }
-            Modification::DeleteRecipient { address } => put_address(out, limit, b'-', address, None),
-            Modification::Quarantine { reason } => put(out, limit, b'q', &[reason, b"\0"]),
+            Modification::DeleteRecipient { address } => put_address(out, limit, DELETE_RECIPIENT, address, None),
+            Modification::Quarantine { reason } => put(out, limit, QUARANTINE, &[reason, b"\0"]),
         }
     }
 
     /// Reads a change back; `None` when `code` is no modification or the payload is malformed.
     pub fn decode(code: u8, payload: &'a [u8]) -> Option<Self> {
         Some(match code {
-            b'h' => {
+            ADD_HEADER => {
                 let [name, value] = strings(payload)?;
                 Modification::AddHeader { name, value }
             }
-            b'i' | b'm' => {
+            INSERT_HEADER | CHANGE_HEADER => {
                 let mut rest = payload;
                 let index = rest.try_get_u32().ok()?;
                 let [name, value] = strings(rest)?;
                 match code {
-                    b'i' => Modification::InsertHeader { index, name, value },
+                    INSERT_HEADER => Modification::InsertHeader { index, name, value },
                     _ => Modification::ChangeHeader { index, name, value },
                 }
             }
-            b'e' | b'2' => {
+            CHANGE_SENDER | ADD_RECIPIENT_WITH_ARGUMENTS => {
                 let (address, arguments) = match strings(payload) {
                     Some([address, arguments]) => (address, Some(arguments)),
                     None => (strings::<1>(payload)?[0], None),
                 };
                 match code {
-                    b'e' => Modification::ChangeSender { address, arguments },
+                    CHANGE_SENDER => Modification::ChangeSender { address, arguments },
                     _ => Modification::AddRecipientWithArguments { address, arguments },
                 }
             }
-            b'+' => Modification::AddRecipient { address: strings::<1>(payload)?[0] },
-            b'-' => Modification::DeleteRecipient { address: strings::<1>(payload)?[0] },
-            b'q' => Modification::Quarantine { reason: strings::<1>(payload)?[0] },
+            ADD_RECIPIENT => Modification::AddRecipient { address: strings::<1>(payload)?[0] },
+            DELETE_RECIPIENT => Modification::DeleteRecipient { address: strings::<1>(payload)?[0] },
+            QUARANTINE => Modification::Quarantine { reason: strings::<1>(payload)?[0] },
             _ => return None,
         })
     }

@@ -56,6 +56,13 @@ pub enum NegotiationError {
         /// Steps required.
         required: u32,
     },
+    /// The answer, with the macros that the filter requests, is larger than a packet may be.
+    LongAnswer {
+        /// Its length in octets.
+        len: usize,
+        /// Largest payload allowed.
+        limit: usize,
+    },
 }
 
 impl fmt::Display for NegotiationError {
@@ -74,6 +81,9 @@ impl fmt::Display for NegotiationError {
             NegotiationError::Steps { offered, required } => {
                 write!(f, "0x{offered:x} does not fulfill protocol requirements 0x{required:x}")
             }
+            NegotiationError::LongAnswer { len, limit } => {
+                write!(f, "answer of {len} octets is beyond the limit of {limit}, request fewer macros")
+            }
         }
     }
 }
@@ -85,8 +95,6 @@ pub struct MtaOffer {
     actions: Actions,
     /// Without the internal bits, but with the one size that both sides can use.
     steps: Steps,
-    size: Steps,
-    limit: Option<usize>,
 }
 
 /// What a session has agreed on.
@@ -121,17 +129,15 @@ impl MtaOffer {
             Ok(version) if version >= OLDEST_VERSION => version.min(VERSION),
             _ => return Err(NegotiationError::OldVersion(version)),
         };
-        let (size, limit) = match SIZES.iter().find(|(size, _)| offered.contains(*size)) {
-            Some((size, limit)) if profile.version >= LARGE_DATA_API => (*size, Some(*limit)),
-            _ => (Steps::empty(), None),
+        let size = match SIZES.iter().find(|(size, _)| offered.contains(*size)) {
+            Some((size, _)) if profile.version >= LARGE_DATA_API => *size,
+            _ => Steps::empty(),
         };
         let or_oldest = |offered: Steps| if offered.is_empty() { Steps::VERSION_1 } else { offered };
         Ok(MtaOffer {
             version,
             actions: if actions.is_empty() { Actions::VERSION_1 } else { actions },
             steps: (or_oldest(offered) - Steps::INTERNAL) | size,
-            size,
-            limit,
         })
     }
 
@@ -173,13 +179,15 @@ impl MtaOffer {
                 let steps = Steps::from_bits_retain(wanted.wanted_steps);
                 (Actions::from_bits_retain(wanted.wanted_actions), steps, steps)
             }
-            _ => {
-                let (steps, actions) = (self.steps.bits(), self.actions.bits());
-                return Err(NegotiationError::Refused { value, steps, actions });
-            }
+            _ => return Err(self.refused(value)),
         };
         let emulated = (wire & Steps::NO_REPLY) - self.steps;
         self.agree(actions, steps, wire - emulated, emulated)
+    }
+
+    /// The filter takes nothing of it: its callback returned `value`.
+    pub fn refused(&self, value: i32) -> NegotiationError {
+        NegotiationError::Refused { value, steps: self.steps.bits(), actions: self.actions.bits() }
     }
 
     fn agree(
@@ -197,8 +205,10 @@ impl MtaOffer {
         if !self.steps.contains(wire) {
             return Err(NegotiationError::Steps { offered: self.steps.bits(), required: wire.bits() });
         }
-        let wire_steps = (wire - Steps::INTERNAL) | self.size;
-        Ok(Agreement { version: self.version, actions, steps, wire_steps, emulated, limit: self.limit })
+        let size = SIZES.iter().find(|(size, _)| self.steps.contains(*size));
+        let wire_steps = (wire - Steps::INTERNAL) | size.map_or(Steps::empty(), |(size, _)| *size);
+        let limit = size.map(|(_, limit)| *limit);
+        Ok(Agreement { version: self.version, actions, steps, wire_steps, emulated, limit })
     }
 }
 
@@ -232,7 +242,7 @@ mod tests {
         assert_eq!((agreement.limit, agreement.wire_steps), (Some(1_048_575), Steps::SIZE_1M));
         let agreement = offer(6, 0x1ff, 0x1f_ffff | 0x1000_0000, &filter).unwrap().settle(&filter).unwrap();
         assert_eq!((agreement.limit, agreement.wire_steps), (Some(262_143), Steps::SIZE_256K));
-        assert_eq!(offer(6, 0x1ff, 0, &filter).unwrap().limit, None);
+        assert_eq!(offer(6, 0x1ff, 0, &filter).unwrap().settle(&filter).unwrap().limit, None);
     }
 
     #[test]

@@ -7,13 +7,31 @@ use bytes::{Buf, BufMut};
 use crate::flags::{Actions, Steps};
 use crate::frame;
 use crate::macros::Stage;
-use crate::modification::Modification;
+use crate::modification::{self, Modification};
 
 /// Largest piece of a replacement body in one packet (`MILTER_CHUNK_SIZE`).
 pub const BODY_CHUNK: usize = 65_535;
 
-/// The letter of a packet that carries a piece of a replacement body (`SMFIR_REPLBODY`).
+/// `SMFIR_CONTINUE`
+pub const CONTINUE: u8 = b'c';
+/// `SMFIR_ACCEPT`
+pub const ACCEPT: u8 = b'a';
+/// `SMFIR_REJECT`
+pub const REJECT: u8 = b'r';
+/// `SMFIR_TEMPFAIL`
+pub const TEMPFAIL: u8 = b't';
+/// `SMFIR_DISCARD`
+pub const DISCARD: u8 = b'd';
+/// `SMFIR_SKIP`
+pub const SKIP: u8 = b's';
+/// `SMFIR_PROGRESS`
+pub const PROGRESS: u8 = b'p';
+/// `SMFIR_REPLBODY`: the packet carries a piece of a replacement body.
 pub const REPLACE_BODY: u8 = b'b';
+const NEGOTIATED: u8 = b'O';
+const REPLY_CODE: u8 = b'y';
+const SHUTDOWN: u8 = b'4';
+const CONNECTION_FAILED: u8 = b'f';
 
 /// A reply with its payload. Strings are given without their NUL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,15 +94,15 @@ impl fmt::Display for ReplyError {
 impl std::error::Error for ReplyError {}
 
 const PLAIN: [(u8, Reply<'static>); 9] = [
-    (b'c', Reply::Continue),
-    (b'a', Reply::Accept),
-    (b'r', Reply::Reject),
-    (b't', Reply::Tempfail),
-    (b'd', Reply::Discard),
-    (b's', Reply::Skip),
-    (b'4', Reply::Shutdown),
-    (b'f', Reply::ConnectionFailed),
-    (b'p', Reply::Progress),
+    (CONTINUE, Reply::Continue),
+    (ACCEPT, Reply::Accept),
+    (REJECT, Reply::Reject),
+    (TEMPFAIL, Reply::Tempfail),
+    (DISCARD, Reply::Discard),
+    (SKIP, Reply::Skip),
+    (SHUTDOWN, Reply::Shutdown),
+    (CONNECTION_FAILED, Reply::ConnectionFailed),
+    (PROGRESS, Reply::Progress),
 ];
 
 impl<'a> Reply<'a> {
@@ -105,9 +123,9 @@ impl<'a> Reply<'a> {
                     payload.put_slice(names);
                     payload.put_u8(0);
                 }
-                frame::put(out, b'O', &[&payload]);
+                frame::put(out, NEGOTIATED, &[&payload]);
             }
-            Reply::ReplyCode(text) => frame::put(out, b'y', &[text, b"\0"]),
+            Reply::ReplyCode(text) => frame::put(out, REPLY_CODE, &[text, b"\0"]),
             Reply::ReplaceBody(octets) => frame::put(out, REPLACE_BODY, &[octets]),
             Reply::Modify(modification) => {
                 assert!(modification.encode(out, frame::DEFAULT_LIMIT), "modification exceeds a packet");
@@ -125,13 +143,13 @@ impl<'a> Reply<'a> {
             return if payload.is_empty() { Ok(reply.clone()) } else { Err(ReplyError::BadPayload(code)) };
         }
         match code {
-            b'O' => negotiated(payload),
-            b'y' => match payload.strip_suffix(b"\0") {
+            NEGOTIATED => negotiated(payload),
+            REPLY_CODE => match payload.strip_suffix(b"\0") {
                 Some(text) if !text.contains(&0) => Some(Reply::ReplyCode(text)),
                 _ => None,
             },
             REPLACE_BODY => Some(Reply::ReplaceBody(payload)),
-            b'h' | b'i' | b'm' | b'e' | b'+' | b'2' | b'-' | b'q' => {
+            modification if modification::LETTERS.contains(&modification) => {
                 Modification::decode(code, payload).map(Reply::Modify)
             }
             _ => return Err(ReplyError::UnknownCode(code)),

@@ -2,6 +2,8 @@
 //!
 //! An MTA leaves out what a filter does not want, so a command is also accepted when everything between the current
 //! state and the command's own has been left out.
+//!
+//! UNKNOWN, ABORT, QUIT and QUIT_NC may come at any time; there is no order to them.
 
 use crate::command::CommandCode;
 use crate::flags::Steps;
@@ -34,9 +36,9 @@ pub enum State {
     Eom = 10,
     /// QUIT.
     Quit = 11,
-    /// ABORT.
+    /// ABORT: a number for log lines, no session stands here.
     Abort = 12,
-    /// An unknown SMTP command: never where a session stands, only a place it can pass.
+    /// An unknown SMTP command: a number for log lines, no session stands here.
     Unknown = 13,
     /// QUIT with a new connection to follow.
     QuitNewConnection = 14,
@@ -59,97 +61,53 @@ use State::*;
 
 /// By state: what may follow directly. Headers, end of headers and body are optional whenever a message has a
 /// recipient; a message may have none of them.
+///
+/// What cannot follow where a session stands, but could follow HELO, starts again from there. That is how a message in
+/// the middle of a message is taken, and HELO or MAIL before any offer.
 const SUCCESSORS: [StateSet; 15] = [
     set(&[Negotiated]),
-    set(&[Connect, Unknown]),
-    set(&[Helo, Mail, Unknown]),
-    set(&[Helo, Mail, Unknown]),
-    set(&[Rcpt, Abort, Unknown]),
-    set(&[Rcpt, Data, Header, Eoh, Body, Eom, Abort, Unknown]),
-    set(&[Header, Eoh, Body, Eom, Abort]),
-    set(&[Header, Eoh, Body, Eom, Abort]),
-    set(&[Body, Eom, Abort]),
-    set(&[Body, Eom, Abort]),
-    set(&[Mail, Unknown, Quit, QuitNewConnection]),
+    set(&[Connect]),
+    set(&[Helo, Mail]),
+    set(&[Helo, Mail]),
+    set(&[Rcpt]),
+    set(&[Rcpt, Data, Header, Eoh, Body, Eom]),
+    set(&[Header, Eoh, Body, Eom]),
+    set(&[Header, Eoh, Body, Eom]),
+    set(&[Body, Eom]),
+    set(&[Body, Eom]),
+    set(&[Mail]),
     set(&[]),
     set(&[]),
-    set(&[Helo, Mail, Rcpt, Data, Body, Abort, Unknown, Quit, QuitNewConnection]),
-    set(&[Connect, Unknown]),
-];
-
-const IN_ORDER: [State; 15] = [
-    Init,
-    Negotiated,
-    Connect,
-    Helo,
-    Mail,
-    Rcpt,
-    Data,
-    Header,
-    Eoh,
-    Body,
-    Eom,
-    Quit,
-    Abort,
-    Unknown,
-    QuitNewConnection,
+    set(&[]),
+    set(&[Connect]),
 ];
 
 impl State {
-    /// The state a command leads to; MACRO leads nowhere.
-    pub fn after(command: CommandCode) -> Option<State> {
-        Some(match command {
-            CommandCode::Macro => return None,
-            CommandCode::Negotiate => Negotiated,
-            CommandCode::Connect => Connect,
-            CommandCode::Helo => Helo,
-            CommandCode::Mail => Mail,
-            CommandCode::Rcpt => Rcpt,
-            CommandCode::Data => Data,
-            CommandCode::Header => Header,
-            CommandCode::EndOfHeaders => Eoh,
-            CommandCode::Body => Body,
-            CommandCode::EndOfBody => Eom,
-            CommandCode::Abort => Abort,
-            CommandCode::Quit => Quit,
-            CommandCode::QuitNewConnection => QuitNewConnection,
-            CommandCode::Unknown => Unknown,
-        })
-    }
-
     /// What may follow this state directly.
     pub fn successors(self) -> StateSet {
         SUCCESSORS[self as usize]
     }
 
-    /// Whether a message is in progress.
-    pub fn in_message(self) -> bool {
-        (Mail as u8..=Body as u8).contains(&(self as u8))
-    }
-
     /// Whether `wanted` may follow, given the states that the MTA leaves out.
     pub fn reaches(self, wanted: State, left_out: StateSet) -> bool {
-        IN_ORDER[self as usize + 1..]
-            .iter()
-            .take_while(|passed| left_out & set(&[**passed]) != 0)
-            .chain(std::iter::once(&self))
-            .any(|from| from.successors() & set(&[wanted]) != 0)
+        let mut passed = self as usize;
+        loop {
+            if SUCCESSORS[passed] & set(&[wanted]) != 0 {
+                return true;
+            }
+            passed += 1;
+            if left_out & (1 << passed) == 0 {
+                return false;
+            }
+        }
     }
 
     /// The states an MTA leaves out under `steps`.
     pub fn left_out(steps: Steps) -> StateSet {
-        const TABLE: [(Steps, State); 9] = [
-            (Steps::NO_CONNECT, Connect),
-            (Steps::NO_HELO, Helo),
-            (Steps::NO_MAIL, Mail),
-            (Steps::NO_RCPT, Rcpt),
-            (Steps::NO_DATA, Data),
-            (Steps::NO_HEADERS, Header),
-            (Steps::NO_EOH, Eoh),
-            (Steps::NO_BODY, Body),
-            (Steps::NO_UNKNOWN, Unknown),
-        ];
-        TABLE.iter().filter(|(step, _)| steps.contains(*step)).fold(0, |states, (_, state)| states | set(&[*state]))
+        CommandCode::all()
+            .filter(|command| steps.intersects(command.left_out_step()))
+            .filter_map(State::after)
+            .fold(0, |states, state| states | set(&[state]))
     }
 }
 
@@ -166,8 +124,15 @@ mod tests {
         assert!(Negotiated.reaches(Connect, envelope));
         assert!(!Negotiated.reaches(Helo, nothing));
         assert!(Negotiated.reaches(Helo, State::left_out(Steps::NO_CONNECT)));
-        assert!(!Abort.reaches(Rcpt, nothing));
-        assert!(Abort.reaches(Rcpt, State::left_out(Steps::NO_UNKNOWN)));
+    }
+
+    #[test]
+    fn every_search_ends() {
+        let everything = State::left_out(Steps::all());
+        for command in CommandCode::all() {
+            let Some(from) = State::after(command) else { continue };
+            assert!(!from.reaches(Init, everything), "{from:?}");
+        }
     }
 
     #[test]
@@ -178,8 +143,12 @@ mod tests {
     }
 
     #[test]
-    fn messages_last_from_mail_to_body() {
-        let inside: Vec<State> = IN_ORDER.into_iter().filter(|state| state.in_message()).collect();
-        assert_eq!(inside, [Mail, Rcpt, Data, Header, Eoh, Body]);
+    fn unknown_commands_are_no_place_to_pass() {
+        let unknown = State::left_out(Steps::NO_UNKNOWN);
+        for from in [Init, Negotiated, Connect, Helo, Eom, QuitNewConnection] {
+            for wanted in [Rcpt, Data, Body, Eom] {
+                assert!(!from.reaches(wanted, unknown), "{from:?} {wanted:?}");
+            }
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! The engine as a filter and an MTA see it: commands in, callbacks and replies out.
 
+use std::mem;
+
+use milter_protocol::negotiation::NegotiationError;
 use milter_protocol::{
     Actions, Callback, Callbacks, Command, CommandCode, Engine, Failure, Modification, Notice, Profile, SmtpReply,
-    State, Steps, frame,
+    Stage, State, Steps, frame,
 };
 use proptest::prelude::*;
 
@@ -12,6 +15,8 @@ struct Conversation {
     returns: Vec<(&'static str, i32)>,
     /// Steps to write into the negotiation's result.
     wanted: Option<Steps>,
+    /// How many callbacks go well before the connection is lost in one.
+    lost_in: Option<usize>,
     called: Vec<&'static str>,
     notices: Vec<Notice>,
     replies: String,
@@ -27,6 +32,7 @@ impl Conversation {
             engine: Engine::new(profile(callbacks), frame::DEFAULT_LIMIT),
             returns: returns.to_vec(),
             wanted: None,
+            lost_in: None,
             called: Vec::new(),
             notices: Vec::new(),
             replies: String::new(),
@@ -71,6 +77,10 @@ impl Conversation {
         self.run(payload);
     }
 
+    fn store_reply(&mut self, code: &[u8]) {
+        self.engine.store_reply(SmtpReply::single(code, None, Some(b"text")).unwrap());
+    }
+
     fn lose(&mut self) -> &mut Self {
         self.engine.handle_disconnect();
         self.run(&mut []);
@@ -85,7 +95,9 @@ impl Conversation {
             let name = name(&callback);
             self.called.push(name);
             let value = self.returns.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value);
+            let lost = self.lost_in.as_mut().is_some_and(|left| mem::replace(left, left.wrapping_sub(1)) == 0);
             match callback {
+                _ if lost => self.engine.handle_disconnect(),
                 Callback::Negotiate(mut offer) => {
                     offer.wanted_steps = self.wanted.map_or(offer.wanted_steps, |steps| steps.bits());
                     self.engine.answer_negotiation(value, &offer);
@@ -121,6 +133,7 @@ fn name(callback: &Callback<'_>) -> &'static str {
     }
 }
 
+const OFFER: Command<'static> = Command::Negotiate { version: 6, actions: Actions::VERSION_6, steps: Steps::VERSION_6 };
 const HELO: Command<'static> = Command::Helo(b"h");
 const CONNECT: Command<'static> = Command::Connect { host: b"h", address: None };
 const HEADER: Command<'static> = Command::Header { name: b"S", value: b"v" };
@@ -161,12 +174,36 @@ fn defect_1_what_one_session_leaves_out_is_its_own() {
 
 #[test]
 fn defect_5_an_unknown_command_leaves_the_session_where_it_is() {
-    let mut session = Conversation::negotiated(all(), &[("unknown", 1)]);
-    session.say(&[Command::Unknown(b"FOO"), CONNECT, HELO, mail(), Command::Unknown(b"FOO")]);
-    assert_eq!(session.engine.state(), State::Mail);
-    assert_eq!(session.replies, "rcccr");
+    let unknown = || Command::Unknown(b"FOO");
+    let mut session = Conversation::new(all(), &[("unknown", 1)]);
+    session.say(&[unknown(), OFFER, unknown(), CONNECT, unknown(), HELO, unknown(), mail(), unknown(), rcpt()]);
+    session.say(&[unknown(), Command::Data, unknown(), HEADER, unknown(), Command::EndOfHeaders, unknown()]);
+    assert_eq!(session.engine.state(), State::Eoh);
+    session.say(&[Command::Body(b"x"), unknown(), END, unknown(), Command::Abort, mail(), unknown()]);
+    assert_eq!(session.replies, "rOrcrcrcrcrcrcrcrcrcrcr");
     session.lose();
-    assert_eq!(session.called[4..], ["unknown", "abort", "close"]);
+    session.called.retain(|name| *name != "unknown");
+    let called = ["connect", "helo", "envfrom", "envrcpt", "data", "header", "eoh", "body", "eom", "envfrom"];
+    assert_eq!(session.called, [&called[..], &["abort", "close"]].concat());
+}
+
+#[test]
+fn an_unknown_command_can_end_a_message_but_nothing_else() {
+    let mut session = Conversation::negotiated(all(), &[("unknown", 3)]);
+    session.say(&[Command::Unknown(b"FOO"), CONNECT, HELO, mail(), Command::Unknown(b"FOO"), mail()]);
+    assert_eq!(session.called, ["unknown", "connect", "helo", "envfrom", "unknown", "envfrom"]);
+    assert_eq!(session.replies, "acccac");
+}
+
+#[test]
+fn after_an_abort_a_message_starts_anew() {
+    let mut session = Conversation::negotiated(all() - Callbacks::UNKNOWN, &[]);
+    session.say(&[CONNECT, HELO, mail(), Command::Abort]);
+    assert_eq!(session.engine.state(), State::Helo);
+    session.say(&[rcpt()]);
+    assert_eq!(session.called, ["connect", "helo", "envfrom", "abort", "close"]);
+    let failure = Failure::OutOfOrder { command: CommandCode::Rcpt, state: State::Helo };
+    assert_eq!(session.engine.failure(), Some(failure));
 }
 
 #[test]
@@ -174,6 +211,19 @@ fn defect_6_stray_commands_do_not_spoil_what_comes_before_helo() {
     let mut session = Conversation::negotiated(all(), &[]);
     session.say(&[Command::Abort, Command::Unknown(b"FOO"), Command::Abort, CONNECT]);
     assert_eq!(session.called, ["unknown", "connect"]);
+    let mut session = Conversation::new(all(), &[]);
+    session.say(&[Command::Abort, Command::QuitNewConnection, OFFER, CONNECT]);
+    assert_eq!(session.called, ["close", "connect"]);
+    assert_eq!(session.replies, "Oc");
+}
+
+#[test]
+fn a_session_may_start_without_an_offer() {
+    for first in [HELO, mail()] {
+        let mut session = Conversation::new(all(), &[]);
+        session.say(&[first, mail(), rcpt()]);
+        assert_eq!(session.replies, "ccc");
+    }
 }
 
 #[test]
@@ -198,6 +248,24 @@ fn defect_9_one_abort_for_one_message() {
     session.say(&[mail()]);
     session.take(b'M', &mut []);
     assert_eq!(session.called, ["envfrom", "abort", "close"]);
+}
+
+#[test]
+fn an_abort_that_fails_is_not_repeated() {
+    let mut session = Conversation::negotiated(all(), &[]);
+    session.lost_in = Some(1);
+    session.say(&[mail(), mail()]);
+    assert_eq!(session.called, ["envfrom", "abort", "close"]);
+}
+
+#[test]
+fn a_final_chunk_that_fails_leaves_the_message_to_abort() {
+    let mut session = Conversation::negotiated(all(), &[("body", 99)]);
+    session.say(&[mail(), rcpt(), Command::EndOfBody(b"last")]);
+    assert_eq!(session.called, ["envfrom", "envrcpt", "body", "abort", "close"]);
+    let mut session = Conversation::negotiated(all(), &[("eom", 99)]);
+    session.say(&[mail(), rcpt(), END]);
+    assert_eq!(session.called, ["envfrom", "envrcpt", "eom", "close"]);
 }
 
 #[test]
@@ -229,9 +297,24 @@ fn defect_11_quit_with_a_new_connection_is_honoured_everywhere() {
 }
 
 #[test]
+fn defect_11_a_client_is_closed_once() {
+    let macros = || Command::Macro { letter: b'C', pairs: vec![(b"j", b"mx")] };
+    for last in [Command::Quit, Command::QuitNewConnection, Command::Abort] {
+        let mut session = Conversation::negotiated(all(), &[]);
+        session.say(&[CONNECT, Command::QuitNewConnection, Command::Abort, macros(), last]).lose();
+        assert_eq!(session.called, ["connect", "close"]);
+    }
+    let mut session = Conversation::negotiated(all(), &[]);
+    session.say(&[CONNECT, macros(), Command::QuitNewConnection, macros(), Command::QuitNewConnection, CONNECT]);
+    assert!(session.engine.macro_value(b"j").is_none());
+    session.lose();
+    assert_eq!(session.called, ["connect", "close", "connect", "close"]);
+}
+
+#[test]
 fn defect_11_a_stored_reply_ends_with_its_connection() {
     let mut session = Conversation::negotiated(all(), &[("helo", 1)]);
-    session.engine.store_reply(SmtpReply::single(b"550", None, None).unwrap());
+    session.store_reply(b"550");
     session.say(&[CONNECT, Command::QuitNewConnection, CONNECT, HELO]);
     assert_eq!(session.replies, "ccr");
 }
@@ -250,13 +333,33 @@ fn defect_15_an_undefined_verdict_ends_the_session() {
 
 #[test]
 fn defect_16_a_broken_promise_changes_nothing() {
-    for (offered, replies) in [(Steps::VERSION_6, ""), (Steps::from_bits_retain(0x37f), "ccc")] {
-        let mut session = Conversation::quiet(offered, &[("envfrom", 1), ("envrcpt", 7), ("data", 0)]);
-        session.say(&[mail(), rcpt(), Command::Data]);
-        assert_eq!(session.replies, replies);
-        assert_eq!(session.called, ["envfrom", "envrcpt", "data"]);
-        let told = [(State::Mail, 1), (State::Data, 0)];
-        assert_eq!(session.notices, told.map(|(state, value)| Notice::BrokenPromise { state, value }));
+    let stages = [
+        ("connect", CommandCode::Connect),
+        ("helo", CommandCode::Helo),
+        ("unknown", CommandCode::Unknown),
+        ("envfrom", CommandCode::Mail),
+        ("envrcpt", CommandCode::Rcpt),
+        ("data", CommandCode::Data),
+        ("header", CommandCode::Header),
+        ("eoh", CommandCode::EndOfHeaders),
+        ("body", CommandCode::Body),
+    ];
+    let rest = stages.map(|(callback, _)| (callback, 7));
+    for (offered, replies) in [(Steps::VERSION_6, "c"), (Steps::from_bits_retain(0x37f), "cccccccccc")] {
+        for (callback, command) in stages {
+            for value in [0, 1, 2, 3, 4, 7, 8] {
+                let mut session = Conversation::quiet(offered, &[&[(callback, value)], &rest[..]].concat());
+                session.store_reply(b"550");
+                session.say(&[CONNECT, HELO, Command::Unknown(b"FOO"), mail(), rcpt(), Command::Data, HEADER]);
+                session.say(&[Command::EndOfHeaders, Command::Body(b"x"), END]);
+                assert_eq!(session.replies, replies, "{callback} {value}");
+                let mut called = stages.map(|(callback, _)| callback).to_vec();
+                called.push("eom");
+                assert_eq!(session.called, called, "{callback} {value}");
+                let told = (value != 7).then_some(Notice::BrokenPromise { command, value });
+                assert_eq!(session.notices, Vec::from_iter(told), "{callback} {value}");
+            }
+        }
     }
 }
 
@@ -268,16 +371,6 @@ fn defect_17_no_callback_keeps_the_promise() {
     session.say(&[mail(), rcpt(), HEADER, HEADER, END]);
     assert_eq!(session.replies, "ccc");
     assert_eq!(session.notices, []);
-}
-
-#[test]
-fn a_verdict_for_the_whole_message_goes_out_even_where_no_reply_is_due() {
-    let mut session = Conversation::quiet(Steps::VERSION_6, &[("header", 3), ("eom", 0)]);
-    session.say(&[mail(), rcpt(), Command::Data, HEADER]);
-    assert_eq!(session.replies, "a");
-    session.say(&[HEADER, Command::EndOfHeaders, END, Command::Abort, mail()]);
-    assert_eq!(session.called, ["envfrom", "envrcpt", "data", "header", "envfrom"]);
-    assert!(!session.engine.is_finished(), "what the MTA had sent ahead is no error");
 }
 
 #[test]
@@ -311,6 +404,67 @@ fn stored_replies_wait_for_a_verdict_of_their_class() {
     session.engine.store_reply(SmtpReply::single(b"451", None, Some(b"later")).unwrap());
     session.say(&[HELO, mail(), mail()]);
     assert_eq!(session.replies, "ryt");
+}
+
+#[test]
+fn a_stored_reply_beyond_the_limit_is_dropped() {
+    for (limit, replies) in [(9, "yr"), (8, "rr")] {
+        let mut session = Conversation::new(all(), &[("helo", 1)]);
+        session.engine = Engine::new(profile(all()), limit);
+        session.store_reply(b"550");
+        session.say(&[HELO, HELO]);
+        assert_eq!(session.replies, replies);
+    }
+}
+
+#[test]
+fn an_answer_to_the_offer_beyond_the_limit_fails_the_session() {
+    for (spare, replies) in [(0, "O"), (1, "")] {
+        let mut session = Conversation::new(all(), &[]);
+        let list = vec![b'x'; frame::DEFAULT_LIMIT - 12 - 2 * 5 - 1 + spare];
+        assert!(session.engine.request_macros(Stage::Rcpt, &list));
+        assert!(session.engine.request_macros(Stage::Connect, b"j"));
+        session.say(&[OFFER]);
+        assert_eq!(session.replies, replies);
+        let error = NegotiationError::LongAnswer { len: frame::DEFAULT_LIMIT + 1, limit: frame::DEFAULT_LIMIT };
+        assert_eq!(session.engine.failure(), (spare > 0).then_some(Failure::Negotiation(error)));
+    }
+}
+
+#[test]
+fn a_negotiation_without_a_choice_is_refused() {
+    let mut session = Conversation::new(Callbacks::all(), &[]);
+    let mut wire = Vec::new();
+    OFFER.encode(&mut wire);
+    let payload = &mut wire[frame::HEADER_LEN..];
+    session.engine.handle_command(b'O', payload);
+    assert!(matches!(session.engine.poll_callback(payload), Some(Callback::Negotiate(_))));
+    session.engine.answer(0);
+    session.run(&mut []);
+    assert_eq!((&session.replies[..], &session.called[..]), ("", &["close"][..]));
+    assert!(matches!(session.engine.failure(), Some(Failure::Negotiation(NegotiationError::Refused { .. }))));
+}
+
+#[test]
+fn body_packets_are_announced_at_the_end_of_a_message() {
+    let mut session = Conversation::negotiated(all(), &[]);
+    session.say(&[mail(), rcpt()]);
+    assert!(!session.engine.begin_body_packet(1));
+    session.engine.handle_command(b'E', b"");
+    assert!(matches!(session.engine.poll_callback(&mut []), Some(Callback::Eom)));
+    assert!(!session.engine.begin_body_packet(frame::DEFAULT_LIMIT + 1));
+    assert!(session.engine.output().is_empty());
+    assert!(session.engine.begin_body_packet(2));
+    assert_eq!(session.engine.output()[..], *b"\0\0\0\x03b");
+    session.engine.output().extend_from_slice(b"xy");
+    session.engine.answer(0);
+    session.run(&mut []);
+    assert_eq!(session.replies, "ccbc");
+}
+
+#[test]
+fn idle_sessions_are_small() {
+    assert!(size_of::<Engine>() <= 272, "{}", size_of::<Engine>());
 }
 
 fn any_command() -> impl Strategy<Value = (u8, Vec<u8>)> {

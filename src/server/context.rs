@@ -75,9 +75,9 @@ impl Context {
 
     /// The value of a macro, NUL-terminated; it stays in place until the macros of its stage are replaced.
     pub(crate) fn macro_value(&self, name: &[u8]) -> Option<NonNull<c_char>> {
-        let mut core = self.core();
+        let core = self.core();
         let value = core.engine.macro_value(name)?;
-        NonNull::new(value.as_mut_ptr().cast())
+        NonNull::new(value.as_ptr().cast_mut().cast())
     }
 
     /// Stores the reply for a later refusal.
