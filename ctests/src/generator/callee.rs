@@ -210,7 +210,7 @@ impl<'a> Callee<'a> {
             })
         })();
         let Some((action, letter, payload)) = packet else { return false };
-        if self.actions & action == 0 {
+        if self.actions & action == 0 || self.deaf {
             return false;
         }
         if letter == b'b' {

@@ -24,7 +24,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub use model::Difference;
@@ -81,6 +81,14 @@ struct Stages {
 impl Stages {
     fn new(ours: Setting, reference: Option<Setting>) -> Stages {
         Stages { ours: Stage::new(ours), reference: reference.map(Stage::new) }
+    }
+
+    /// How long an answer may take before it counts as silence.
+    fn set_patience(&mut self, patience: Duration) {
+        self.ours.patience = patience;
+        if let Some(reference) = &mut self.reference {
+            reference.patience = patience;
+        }
     }
 
     fn play(&mut self, trial: &Trial) -> Outcome {

@@ -22,6 +22,8 @@ pub enum Difference {
     Defect(u8),
     /// `SMFIS_NOREPLY` without the agreement: silence there, CONTINUE here.
     NoReplyUnagreed,
+    /// xxfi_close may modify the message when the connection ends right after it.
+    CloseModifies,
 }
 
 impl fmt::Display for Difference {
@@ -29,11 +31,12 @@ impl fmt::Display for Difference {
         match self {
             Difference::Defect(number) => write!(f, "defect {number}"),
             Difference::NoReplyUnagreed => f.write_str("NOREPLY that was not negotiated"),
+            Difference::CloseModifies => f.write_str("modifications in xxfi_close"),
         }
     }
 }
 
-use Difference::{Defect, NoReplyUnagreed};
+use Difference::{CloseModifies, Defect, NoReplyUnagreed};
 
 /// What is modelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,10 +202,10 @@ struct Session {
     steps: u32,
     emulated: u32,
     agreed: Vec<u8>,
+    /// Where the reference was when UNKNOWN came (defect 5).
+    before_unknown: Option<State>,
     /// xxfi_close has run and nothing came since.
     closed: bool,
-    /// The message was decided in a step that the MTA does not wait for.
-    ahead: bool,
 }
 
 impl<'a> Model<'a> {
@@ -259,7 +262,7 @@ impl<'a> Model<'a> {
         self.callee.begin_session();
         let skipped = skipped(negotiation::own_steps(self.plan));
         self.process_skipped |= skipped;
-        self.session = Session { skipped, ..Session::default() };
+        self.session = Session { skipped, agreed: vec![0; 12], ..Session::default() };
     }
 
     /// Takes octets from the MTA.
@@ -295,6 +298,7 @@ impl<'a> Model<'a> {
     }
 
     fn fail(&mut self) {
+        self.note_unknown(None);
         if self.state().in_mail() {
             self.abort();
         }
@@ -304,7 +308,10 @@ impl<'a> Model<'a> {
     /// The last call of a session, unless xxfi_close has run for QUIT_NC.
     fn finish(&mut self) {
         if !self.session.closed || self.parts(Defect(11)) {
-            self.run(Callback::Close, "close");
+            let modifiable = self.state() == State::Eom && self.parts(CloseModifies);
+            if self.plan.calls(Callback::Close) {
+                self.callee.call(Callback::Close, "close", None, modifiable);
+            }
         }
         self.session.over = true;
     }
@@ -319,6 +326,7 @@ impl<'a> Model<'a> {
 
     fn reaches(&mut self, next: State) -> bool {
         let state = self.state();
+        self.note_unknown(Some(next));
         let documented = reaches(state, next, self.session.skipped, true);
         let reference = reaches(state, next, self.process_skipped, false);
         if documented == reference {
@@ -326,6 +334,18 @@ impl<'a> Model<'a> {
         }
         let shared = reaches(state, next, self.session.skipped, false) != reference;
         if self.parts(Defect(if shared { 1 } else { 4 })) { reference } else { documented }
+    }
+
+    /// The reference goes on from UNKNOWN and not from where it was before; names that where it makes a difference.
+    fn note_unknown(&mut self, next: Option<State>) {
+        let Some(before) = self.session.before_unknown.filter(|_| self.state() == State::Unknown) else { return };
+        let differs = |next| {
+            let from = |state| reaches(state, next, self.session.skipped, true);
+            from(before) != from(State::Unknown)
+        };
+        if before.in_mail() || next.is_some_and(differs) {
+            self.differences.insert(Defect(5));
+        }
     }
 
     fn command(&mut self, letter: u8, payload: &[u8]) {
@@ -342,7 +362,6 @@ impl<'a> Model<'a> {
                     None => return,
                 }
             }
-            self.session.ahead = false;
             if self.session.closed && !matches!(target, State::Quit | State::QuitNc) {
                 self.session.closed = false;
             }
@@ -405,7 +424,7 @@ impl<'a> Model<'a> {
                 if in_mail {
                     self.abort();
                 }
-                if !self.session.ahead && !self.parts(Defect(7)) {
+                if !self.parts(Defect(7)) {
                     self.finish();
                 }
                 None
@@ -441,8 +460,8 @@ impl<'a> Model<'a> {
             b'U' => {
                 if self.nature == Nature::Documented {
                     self.go(before);
-                } else if before != State::Helo {
-                    self.differences.insert(Defect(5));
+                } else if before != State::Unknown {
+                    self.session.before_unknown = Some(before);
                 }
                 if self.plan.calls(Callback::Unknown) && !payload.contains(&0) && self.parts(Defect(14)) {
                     self.undefined = true;
@@ -552,18 +571,21 @@ impl<'a> Model<'a> {
         let quiet = self.session.steps & NO_REPLY & no_reply_step(letter) != 0;
         let emulated = self.session.emulated & no_reply_step(letter) != 0;
         let value = value.unwrap_or(CONTINUE);
-        let one_of_many = matches!(letter, b'R' | b'U');
-        match value {
-            CONTINUE | REJECT | TEMPFAIL | NOREPLY if quiet => {
-                if emulated {
-                    self.callee.send(b'c', b"");
-                }
-                let moves = !one_of_many && matches!(value, REJECT | TEMPFAIL);
-                if moves && self.parts(Defect(16)) {
-                    self.go(State::Helo);
-                }
-                return;
+        let defined = [CONTINUE, REJECT, DISCARD, ACCEPT, TEMPFAIL, NOREPLY, SKIP].contains(&value);
+        if !defined && !self.parts(Defect(15)) {
+            return self.fail();
+        }
+        // Whatever it is, the reference takes it for no reply, but for numbers that are not even near.
+        if quiet && ((0..20).contains(&value) || value == 22) {
+            if emulated {
+                self.callee.send(b'c', b"");
             }
+            if Self::leaves(letter, value) && self.parts(Defect(16)) {
+                self.go(State::Helo);
+            }
+            return;
+        }
+        match value {
             CONTINUE => self.callee.send(b'c', b""),
             REJECT => self.callee.refuse(b'5', b'r'),
             TEMPFAIL => self.callee.refuse(b'4', b't'),
@@ -575,25 +597,21 @@ impl<'a> Model<'a> {
                     self.callee.send(b'c', b"");
                 }
             }
-            _ => {
-                if !self.parts(Defect(15)) {
-                    return self.fail();
-                }
-                match value {
-                    21 => return self.fail(),
-                    22 if !quiet => {
-                        let reply = self.session.agreed.clone();
-                        self.callee.send(b'O', &reply);
-                    }
-                    22 if emulated => self.callee.send(b'c', b""),
-                    _ => {}
-                }
-                return;
+            21 => return self.fail(),
+            22 => {
+                let reply = self.session.agreed.clone();
+                self.callee.send(b'O', &reply);
             }
+            _ => {}
         }
-        if value == ACCEPT || (matches!(value, REJECT | DISCARD | TEMPFAIL) && !one_of_many) {
+        if Self::leaves(letter, value) {
             self.go(State::Helo);
-            self.session.ahead = quiet && !emulated;
         }
+    }
+
+    /// Whether a verdict ends the message, or keeps it from beginning.
+    fn leaves(letter: u8, value: i32) -> bool {
+        let one_of_many = matches!(letter, b'R' | b'U');
+        value == ACCEPT || (matches!(value, REJECT | DISCARD | TEMPFAIL) && !one_of_many)
     }
 }

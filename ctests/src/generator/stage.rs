@@ -14,7 +14,7 @@ use super::{conversation::Conversation, prediction::Prediction};
 use crate::{Process, Setting, TempDir, recorder};
 
 /// How long an answer may take before it counts as silence.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A recorder that starts a process for each plan, and the socket they serve.
 pub(super) struct Stage {
@@ -22,6 +22,8 @@ pub(super) struct Stage {
     process: Process,
     directory: TempDir,
     record: File,
+    /// How long an answer may take.
+    pub(super) patience: Duration,
 }
 
 /// All that a conversation showed.
@@ -56,7 +58,8 @@ impl Stage {
         answers.read_exact(&mut [0]).expect("the recorder says that it listens");
         process.assert_uses(setting.library);
         let record = OpenOptions::new().read(true).write(true).open(directory.join("record"));
-        Stage { setting, process, directory, record: record.expect("the recorder has made it") }
+        let record = record.expect("the recorder has made it");
+        Stage { setting, process, directory, record, patience: PATIENCE }
     }
 
     fn begin(&mut self, plan: &str) {
@@ -80,8 +83,8 @@ impl Stage {
         let mut heard = Vec::new();
         for (connection, expected) in conversation.connections.iter().zip(&expected.connections) {
             let mut peer = UnixStream::connect(self.directory.join("socket")).expect("the recorder listens");
-            peer.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-            peer.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+            peer.set_read_timeout(Some(self.patience)).expect("a timeout");
+            peer.set_write_timeout(Some(self.patience)).expect("a timeout");
             let octets = connection.commands.concat();
             let mut received = Vec::new();
             let mut ended = false;
@@ -100,7 +103,7 @@ impl Stage {
             }
             heard.push((received, ended));
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let mut events = self.events();
         // After a close there is no end to hear.
         let closed = expected.connections.last().is_some_and(|last| last.closed);
@@ -113,7 +116,7 @@ impl Stage {
         let all_taken = heard.iter().zip(&expected.connections).all(|((_, ended), expected)| *ended || expected.closed);
         if !survived || !silent || !all_taken {
             // Connections that nobody took are not for the next plan.
-            *self = Stage::new(self.setting);
+            *self = Stage { patience: self.patience, ..Stage::new(self.setting) };
         }
         Performance { heard, events, well: survived && silent }
     }
