@@ -1,137 +1,15 @@
 //! The engine as a filter and an MTA see it: commands in, callbacks and replies out.
 
-use std::mem;
+mod conversation;
+mod order;
 
 use milter_protocol::negotiation::NegotiationError;
 use milter_protocol::{
-    Actions, Callback, Callbacks, Command, CommandCode, Engine, Failure, Modification, Notice, Profile, SmtpReply,
-    Stage, State, Steps, frame,
+    Actions, Callback, Callbacks, Command, CommandCode, Engine, Failure, Modification, Notice, Stage, State, Steps,
+    frame,
 };
-use proptest::prelude::*;
 
-/// A session whose callbacks return what a table says, and CONTINUE where it says nothing.
-struct Conversation {
-    engine: Engine,
-    returns: Vec<(&'static str, i32)>,
-    /// Steps to write into the negotiation's result.
-    wanted: Option<Steps>,
-    /// How many callbacks go well before the connection is lost in one.
-    lost_in: Option<usize>,
-    called: Vec<&'static str>,
-    notices: Vec<Notice>,
-    replies: String,
-}
-
-fn profile(callbacks: Callbacks) -> Profile {
-    Profile { version: 0x0100_0001, actions: Actions::VERSION_6, callbacks }
-}
-
-impl Conversation {
-    fn new(callbacks: Callbacks, returns: &[(&'static str, i32)]) -> Self {
-        Conversation {
-            engine: Engine::new(profile(callbacks), frame::DEFAULT_LIMIT),
-            returns: returns.to_vec(),
-            wanted: None,
-            lost_in: None,
-            called: Vec::new(),
-            notices: Vec::new(),
-            replies: String::new(),
-        }
-    }
-
-    fn negotiated(callbacks: Callbacks, returns: &[(&'static str, i32)]) -> Self {
-        let mut conversation = Self::new(callbacks, returns);
-        conversation.negotiate(6, Steps::VERSION_6);
-        conversation
-    }
-
-    fn quiet(offered: Steps, returns: &[(&'static str, i32)]) -> Self {
-        let mut conversation = Self::new(Callbacks::all(), returns);
-        conversation.wanted = Some(Steps::NO_REPLY);
-        conversation.negotiate(6, offered);
-        conversation
-    }
-
-    fn negotiate(&mut self, version: u32, steps: Steps) {
-        self.say(&[Command::Negotiate { version, actions: Actions::VERSION_6, steps }]);
-        self.called.clear();
-        self.replies.clear();
-        self.notices.clear();
-    }
-
-    fn say(&mut self, commands: &[Command<'_>]) -> &mut Self {
-        for command in commands {
-            let mut wire = Vec::new();
-            command.encode(&mut wire);
-            let (start, payload) = wire.split_at_mut(frame::HEADER_LEN);
-            self.take(start[4], payload);
-        }
-        self
-    }
-
-    fn take(&mut self, letter: u8, payload: &mut [u8]) {
-        if self.engine.is_finished() {
-            return;
-        }
-        self.engine.handle_command(letter, payload);
-        self.run(payload);
-    }
-
-    fn store_reply(&mut self, code: &[u8]) {
-        self.engine.store_reply(SmtpReply::single(code, None, Some(b"text")).unwrap());
-    }
-
-    fn lose(&mut self) -> &mut Self {
-        self.engine.handle_disconnect();
-        self.run(&mut []);
-        self
-    }
-
-    fn run(&mut self, payload: &mut [u8]) {
-        loop {
-            let callback = self.engine.poll_callback(payload);
-            self.notices.extend(self.engine.poll_notice());
-            let Some(callback) = callback else { break };
-            let name = name(&callback);
-            self.called.push(name);
-            let value = self.returns.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value);
-            let lost = self.lost_in.as_mut().is_some_and(|left| mem::replace(left, left.wrapping_sub(1)) == 0);
-            match callback {
-                _ if lost => self.engine.handle_disconnect(),
-                Callback::Negotiate(mut offer) => {
-                    offer.wanted_steps = self.wanted.map_or(offer.wanted_steps, |steps| steps.bits());
-                    self.engine.answer_negotiation(value, &offer);
-                }
-                _ => self.engine.answer(value),
-            }
-        }
-        let output = std::mem::take(self.engine.output());
-        let mut rest = &output[..];
-        while let Some(header) = frame::parse(rest, usize::MAX - 8).unwrap() {
-            self.replies.push(header.code.into());
-            rest = &rest[header.frame_len()..];
-        }
-        assert!(rest.is_empty(), "only whole frames are sent");
-    }
-}
-
-fn name(callback: &Callback<'_>) -> &'static str {
-    match callback {
-        Callback::Negotiate(_) => "negotiate",
-        Callback::Connect { .. } => "connect",
-        Callback::Helo(_) => "helo",
-        Callback::EnvFrom(_) => "envfrom",
-        Callback::EnvRcpt(_) => "envrcpt",
-        Callback::Data => "data",
-        Callback::Unknown(_) => "unknown",
-        Callback::Header { .. } => "header",
-        Callback::Eoh => "eoh",
-        Callback::Body(_) => "body",
-        Callback::Eom => "eom",
-        Callback::Abort => "abort",
-        Callback::Close => "close",
-    }
-}
+use conversation::{Conversation, profile};
 
 const OFFER: Command<'static> = Command::Negotiate { version: 6, actions: Actions::VERSION_6, steps: Steps::VERSION_6 };
 const HELO: Command<'static> = Command::Helo(b"h");
@@ -401,7 +279,7 @@ fn modifications_belong_to_the_end_of_a_message() {
 #[test]
 fn stored_replies_wait_for_a_verdict_of_their_class() {
     let mut session = Conversation::negotiated(all(), &[("helo", 1), ("envfrom", 4)]);
-    session.engine.store_reply(SmtpReply::single(b"451", None, Some(b"later")).unwrap());
+    session.store_reply(b"451");
     session.say(&[HELO, mail(), mail()]);
     assert_eq!(session.replies, "ryt");
 }
@@ -465,54 +343,4 @@ fn body_packets_are_announced_at_the_end_of_a_message() {
 #[test]
 fn idle_sessions_are_small() {
     assert!(size_of::<Engine>() <= 272, "{}", size_of::<Engine>());
-}
-
-fn any_command() -> impl Strategy<Value = (u8, Vec<u8>)> {
-    let payload = prop_oneof![
-        Just(Vec::new()),
-        Just(b"h\0U".to_vec()),
-        Just(b"<a>\0".to_vec()),
-        Just(b"S\0v\0".to_vec()),
-        Just(b"Mi\0x\0".to_vec()),
-        Just([0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff].to_vec()),
-        proptest::collection::vec(any::<u8>(), 0..40),
-    ];
-    (prop_oneof![9 => proptest::sample::select(&b"ODCHMRTLNBEAQKU"[..]), 1 => any::<u8>()], payload)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Whatever an MTA says and a filter answers: messages end once, the session is closed once, and every reply is a
-    /// reply to something.
-    #[test]
-    fn sessions_stay_in_order(
-        callbacks in any::<u16>(),
-        wanted in proptest::option::of(any::<u32>()),
-        verdict in -2..24_i32,
-        odd_one in 0..12_usize,
-        commands in proptest::collection::vec(any_command(), 0..40),
-    ) {
-        let callbacks = Callbacks::from_bits_truncate(callbacks) | Callbacks::ABORT | Callbacks::CLOSE;
-        let names = ["connect", "helo", "envfrom", "envrcpt", "data", "unknown", "header", "eoh", "body", "eom", "negotiate", ""];
-        let mut session = Conversation::new(callbacks, &[(names[odd_one], verdict)]);
-        session.wanted = wanted.map(Steps::from_bits_retain);
-        for (letter, mut payload) in commands {
-            let (called, replies) = (session.called.len(), session.replies.len());
-            session.take(letter, &mut payload);
-            let replies = session.replies.len() - replies;
-            prop_assert!(replies <= usize::from(CommandCode::from_letter(letter).is_some_and(CommandCode::expects_reply)));
-            let called = &session.called[called..];
-            let count = |name| called.iter().filter(|called| **called == name).count();
-            prop_assert!(count("abort") <= 2 && count("close") <= 1);
-            // Silence is only for those who asked for it.
-            let expected = CommandCode::from_letter(letter).is_some_and(CommandCode::expects_reply);
-            let silent = expected && replies == 0 && !session.engine.is_finished() && session.wanted.is_none();
-            prop_assert!(!silent);
-        }
-        if !session.engine.is_finished() {
-            session.lose();
-        }
-        prop_assert!(session.called.ends_with(&["close"]) );
-    }
 }
