@@ -24,6 +24,8 @@ pub enum Difference {
     NoReplyUnagreed,
     /// xxfi_close may modify the message when the connection ends right after it.
     CloseModifies,
+    /// A filter that declined UNKNOWN may be sent parts of a message right after ABORT.
+    AbortPassed,
 }
 
 impl fmt::Display for Difference {
@@ -32,11 +34,12 @@ impl fmt::Display for Difference {
             Difference::Defect(number) => write!(f, "defect {number}"),
             Difference::NoReplyUnagreed => f.write_str("NOREPLY that was not negotiated"),
             Difference::CloseModifies => f.write_str("modifications in xxfi_close"),
+            Difference::AbortPassed => f.write_str("parts of a message after ABORT"),
         }
     }
 }
 
-use Difference::{CloseModifies, Defect, NoReplyUnagreed};
+use Difference::{AbortPassed, CloseModifies, Defect, NoReplyUnagreed};
 
 /// What is modelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +181,10 @@ fn no_reply_step(letter: u8) -> u32 {
     }
 }
 
+fn needs_payload(letter: u8) -> bool {
+    b"ODCHMRLBU".contains(&letter)
+}
+
 /// Largest payload.
 pub(super) const LIMIT: usize = 65_535;
 
@@ -204,7 +211,9 @@ struct Session {
     agreed: Vec<u8>,
     /// Where the reference was when UNKNOWN came (defect 5).
     before_unknown: Option<State>,
-    /// xxfi_close has run and nothing came since.
+    /// A part of a message was taken, and no end of it has come.
+    open: bool,
+    /// xxfi_close has run and nothing was taken since.
     closed: bool,
 }
 
@@ -299,7 +308,11 @@ impl<'a> Model<'a> {
 
     fn fail(&mut self) {
         self.note_unknown(None);
-        if self.state().in_mail() {
+        let in_message = match self.nature {
+            Nature::Reference => self.state().in_mail(),
+            Nature::Documented => self.session.open,
+        };
+        if in_message {
             self.abort();
         }
         self.finish();
@@ -316,7 +329,17 @@ impl<'a> Model<'a> {
         self.session.over = true;
     }
 
+    /// xxfi_close for QUIT_NC.
+    fn close(&mut self) {
+        if !self.session.closed {
+            self.run(Callback::Close, "close");
+        }
+        self.session.closed = true;
+        self.callee.macros.clear_from(0);
+    }
+
     fn abort(&mut self) {
+        self.session.open = false;
         self.run(Callback::Abort, "abort");
     }
 
@@ -324,16 +347,140 @@ impl<'a> Model<'a> {
         self.plan.calls(callback).then(|| self.callee.call(callback, record, None, false))
     }
 
-    fn reaches(&mut self, next: State) -> bool {
-        let state = self.state();
-        self.note_unknown(Some(next));
-        let documented = reaches(state, next, self.session.skipped, true);
-        let reference = reaches(state, next, self.process_skipped, false);
-        if documented == reference {
-            return documented;
+    fn command(&mut self, letter: u8, payload: &[u8]) {
+        let target = State::of(letter);
+        if target.is_none() && letter != b'D' {
+            return self.fail();
         }
-        let shared = reaches(state, next, self.session.skipped, false) != reference;
-        if self.parts(Defect(if shared { 1 } else { 4 })) { reference } else { documented }
+        match self.nature {
+            Nature::Reference => self.follow_reference(letter, target, payload),
+            Nature::Documented => self.follow_documentation(letter, target, payload),
+        }
+    }
+
+    fn follow_documentation(&mut self, letter: u8, target: Option<State>, payload: &[u8]) {
+        if needs_payload(letter) && payload.is_empty() {
+            return self.fail();
+        }
+        let open = self.session.open;
+        match (letter, target) {
+            (b'A', _) if open => {
+                self.abort();
+                self.go(State::Helo);
+            }
+            // Nothing to abort.
+            (b'A', _) => {}
+            (b'Q' | b'K', _) => {
+                if open {
+                    self.abort();
+                }
+                if letter == b'Q' {
+                    return self.finish();
+                }
+                self.close();
+                self.callee.forget_reply();
+                // Who comes next has no offer yet either.
+                if self.state() != State::Init {
+                    self.go(State::QuitNc);
+                }
+            }
+            (b'D', _) => self.callee.macros.store(payload),
+            (b'U', _) => self.handle(letter, payload),
+            (_, Some(target)) => {
+                let skipped = self.session.skipped;
+                if !reaches(self.state(), target, skipped, true) {
+                    if !reaches(State::Helo, target, skipped, true) {
+                        return self.fail();
+                    }
+                    if open {
+                        self.abort();
+                    }
+                }
+                self.go(target);
+                self.handle(letter, payload);
+            }
+            (_, None) => unreachable!("commands but MACRO lead to a state"),
+        }
+    }
+
+    fn follow_reference(&mut self, letter: u8, target: Option<State>, payload: &[u8]) {
+        let before = self.state();
+        let was_in_mail = before.in_mail();
+        let mut aborted = false;
+        if let Some(target) = target
+            && !self.reached(target)
+        {
+            if was_in_mail {
+                self.abort();
+                aborted = true;
+            }
+            self.go(State::Helo);
+            if self.reached(target) {
+                if matches!(letter, b'A' | b'U') {
+                    self.differences.insert(Defect(if letter == b'A' { 8 } else { 5 }));
+                }
+            } else if letter == b'A' {
+                if before < State::Helo {
+                    self.differences.insert(Defect(6));
+                }
+                return;
+            } else if letter != b'Q' {
+                self.differences.insert(Defect(if letter == b'K' { 11 } else { 7 }));
+                return;
+            }
+        }
+        if needs_payload(letter) && payload.is_empty() {
+            if was_in_mail {
+                if aborted {
+                    self.differences.insert(Defect(9));
+                }
+                self.abort();
+            }
+            return self.finish();
+        }
+        if letter == b'U' && before != State::Unknown {
+            self.session.before_unknown = Some(before);
+        }
+        if let Some(target) = target {
+            self.go(target);
+        }
+        match letter {
+            b'A' => {
+                if !was_in_mail {
+                    self.differences.insert(Defect(if before == State::Unknown { 5 } else { 8 }));
+                }
+                self.abort();
+            }
+            b'Q' => self.finish(),
+            b'K' => {
+                self.close();
+                if self.callee.has_stored_reply() {
+                    self.differences.insert(Defect(11));
+                }
+            }
+            b'D' => self.callee.macros.store(payload),
+            _ => self.handle(letter, payload),
+        }
+    }
+
+    /// Whether the reference gets from here to `next`; names why, if it should not, or should.
+    fn reached(&mut self, next: State) -> bool {
+        self.note_unknown(Some(next));
+        let state = self.state();
+        let reached = reaches(state, next, self.process_skipped, false);
+        let own = self.session.skipped;
+        let passed = state == State::Abort && reached && !reaches(State::Helo, next, own, false);
+        let difference = if passed && next != State::Abort {
+            AbortPassed
+        } else if reaches(state, next, own, false) != reached {
+            Defect(1)
+        } else if reaches(state, next, own, true) != reached {
+            Defect(4)
+        } else {
+            return reached;
+        };
+        self.differences.insert(difference);
+        reached
     }
 
     /// The reference goes on from UNKNOWN and not from where it was before; names that where it makes a difference.
@@ -348,121 +495,14 @@ impl<'a> Model<'a> {
         }
     }
 
-    fn command(&mut self, letter: u8, payload: &[u8]) {
-        let target = State::of(letter);
-        if target.is_none() && letter != b'D' {
-            return self.fail();
-        }
-        let was_in_mail = self.state().in_mail();
-        let mut aborted = false;
-        if let Some(target) = target {
-            if !self.reaches(target) {
-                match self.stray(letter, target) {
-                    Some(has_aborted) => aborted = has_aborted,
-                    None => return,
-                }
-            }
-            if self.session.closed && !matches!(target, State::Quit | State::QuitNc) {
-                self.session.closed = false;
-            }
-        }
-        if b"ODCHMRLBU".contains(&letter) && payload.is_empty() {
-            if was_in_mail && (!aborted || self.parts(Defect(9))) {
-                self.abort();
-            }
-            return self.finish();
-        }
-        let before = self.state();
-        if let Some(target) = target {
-            self.go(target);
-        }
-        self.handle(letter, payload, before, was_in_mail);
-    }
-
-    /// A command that cannot follow. `None` when that is the end of it; otherwise whether xxfi_abort was called.
-    fn stray(&mut self, letter: u8, target: State) -> Option<bool> {
-        let before = self.state();
-        let in_mail = before.in_mail();
-        if letter == b'A' {
-            // Outside of a message there is nothing to abort, and nothing else changes.
-            let reachable = {
-                self.go(State::Helo);
-                self.reaches(target)
-            };
-            if reachable && self.parts(Defect(8)) {
-                return Some(false);
-            }
-            if before < State::Helo && self.parts(Defect(6)) {
-                return None;
-            }
-            if self.nature == Nature::Documented {
-                self.go(before);
-            }
-            return None;
-        }
-        self.go(State::Helo);
-        if self.reaches(target) {
-            if in_mail {
-                self.abort();
-            }
-            return Some(in_mail);
-        }
-        match letter {
-            b'Q' => {
-                if in_mail {
-                    self.abort();
-                }
-                Some(in_mail)
-            }
-            b'K' => {
-                if in_mail {
-                    self.abort();
-                }
-                if self.parts(Defect(11)) { None } else { Some(in_mail) }
-            }
-            _ => {
-                if in_mail {
-                    self.abort();
-                }
-                if !self.parts(Defect(7)) {
-                    self.finish();
-                }
-                None
-            }
-        }
-    }
-
-    fn handle(&mut self, letter: u8, payload: &[u8], before: State, was_in_mail: bool) {
+    /// A command that was taken, and to which the filter may reply.
+    fn handle(&mut self, letter: u8, payload: &[u8]) {
+        self.session.closed = false;
+        self.session.open |= b"MRTLNBE".contains(&letter);
         match letter {
             b'O' => self.negotiate(payload),
-            b'D' => self.callee.macros.store(payload),
-            b'A' => {
-                if was_in_mail || self.parts(if before == State::Unknown { Defect(5) } else { Defect(8) }) {
-                    self.abort();
-                }
-            }
-            b'Q' => {
-                self.finish();
-                self.session.over = true;
-            }
-            b'K' => {
-                if !self.session.closed || self.parts(Defect(11)) {
-                    self.run(Callback::Close, "close");
-                }
-                self.callee.macros.clear_from(0);
-                if self.callee.has_stored_reply() && !self.parts(Defect(11)) {
-                    self.callee.forget_reply();
-                }
-                // Only the documentation speaks of a close that was done already.
-                self.session.closed = true;
-            }
             b'E' => self.end_of_message(payload),
             b'U' => {
-                if self.nature == Nature::Documented {
-                    self.go(before);
-                } else if before != State::Unknown {
-                    self.session.before_unknown = Some(before);
-                }
                 if self.plan.calls(Callback::Unknown) && !payload.contains(&0) && self.parts(Defect(14)) {
                     self.undefined = true;
                 }
@@ -538,6 +578,7 @@ impl<'a> Model<'a> {
                 }
             }
         }
+        self.session.open = false;
         let value = self.plan.calls(Callback::Eom).then(|| self.callee.call(Callback::Eom, "eom", None, true));
         self.settle(b'E', value);
     }
@@ -604,7 +645,9 @@ impl<'a> Model<'a> {
             }
             _ => {}
         }
-        if Self::leaves(letter, value) {
+        // Outside of a message there is nothing that an unknown command could end.
+        if Self::leaves(letter, value) && (letter != b'U' || self.session.open || self.parts(Defect(5))) {
+            self.session.open = false;
             self.go(State::Helo);
         }
     }

@@ -49,6 +49,8 @@ impl Stage {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(directory.join("stderr")).expect("a writable directory"))
+            // Once, and not again in each child.
+            .env("LD_BIND_NOW", "1")
             .env_remove("LIBMILTER_OPTIONS");
         if let Some(model) = setting.model {
             command.env("LIBMILTER_OPTIONS", format!("model={model}"));
