@@ -196,7 +196,7 @@ impl Engine {
         self.agenda.abort = self.message_open;
         self.agenda.close = true;
         self.finished |= command == CommandCode::Quit;
-        // Whoever comes next on a connection without an offer has yet to make one.
+        // Where nothing has been said, the offer is still to come.
         if command == CommandCode::QuitNewConnection && self.state != State::Init {
             self.state = State::QuitNewConnection;
         }

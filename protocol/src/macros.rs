@@ -106,13 +106,17 @@ struct MacroSet {
 
 impl MacroSet {
     fn new(strings: &[u8]) -> Self {
-        let ends = || strings.iter().zip(1_u32..).filter(|(octet, _)| **octet == 0).map(|(_, end)| end);
-        let pairs = ends().count() / 2;
-        let Some(end) = ends().take(2 * pairs).last() else { return MacroSet::default() };
-        let numbers = std::iter::once(pairs as u32).chain(ends().take(2 * pairs));
-        let mut octets = Vec::with_capacity((1 + 2 * pairs) * size_of::<u32>() + end as usize);
-        octets.extend(numbers.flat_map(u32::to_ne_bytes).map(Cell::new));
-        octets.extend(strings[..end as usize].iter().copied().map(Cell::new));
+        let pairs = strings.iter().filter(|octet| **octet == 0).count() / 2;
+        let mut octets = Vec::with_capacity((1 + 2 * pairs) * size_of::<u32>() + strings.len());
+        let mut put = |number: u32| octets.extend_from_slice(&number.to_ne_bytes().map(Cell::new));
+        put(pairs as u32);
+        let mut end = 0;
+        let ends = strings.iter().zip(1..).filter(|(octet, _)| **octet == 0).map(|(_, end)| end);
+        for next in ends.take(2 * pairs) {
+            put(next);
+            end = next as usize;
+        }
+        octets.extend(strings[..end].iter().copied().map(Cell::new));
         MacroSet { octets: octets.into() }
     }
 
@@ -260,7 +264,7 @@ mod tests {
     fn a_set_takes_no_more_memory_than_it_needs() {
         let set = MacroSet::new(b"i\0Q1\0j\0mx\0odd\0tail");
         assert_eq!(set.octets.len(), 5 * 4 + b"i\0Q1\0j\0mx\0".len());
-        assert_eq!(MacroSet::new(b"odd\0tail").octets.len(), 0);
+        assert_eq!(MacroSet::new(b"odd\0tail").octets.len(), 4);
     }
 
     #[test]
