@@ -10,8 +10,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-use milter_protocol::reply::{REPLACE_BODY, body_chunks};
-use milter_protocol::{Actions, Engine, Modification, SmtpReply, Stage, frame};
+use milter_protocol::reply::body_chunks;
+use milter_protocol::{Engine, Modification, SmtpReply, Stage};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::service::Server;
@@ -101,15 +101,11 @@ impl Context {
     /// Replaces the body by, or adds to its replacement, these octets. Nothing comes between the packets of one call.
     pub(crate) fn replace_body(&self, body: &[u8]) -> bool {
         let mut core = self.core();
-        if core.broken.is_some() || !core.engine.may_modify(Actions::CHANGE_BODY) {
-            return false;
-        }
         body_chunks(body).all(|chunk| {
-            if chunk.len() > core.engine.limit() {
+            if core.broken.is_some() || !core.engine.begin_body_packet(chunk.len()) {
                 return false;
             }
             let output = core.engine.output();
-            frame::put_header(output, REPLACE_BODY, chunk.len());
             if output.len() + chunk.len() <= GATHER {
                 output.extend_from_slice(chunk);
                 return true;

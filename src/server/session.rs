@@ -125,8 +125,8 @@ impl Session {
     fn serve_command(&mut self, code: u8, payload: &mut [u8]) -> Next {
         let context = &self.context;
         context.debug(4, || format!("got cmd '{}' len {}", code.escape_ascii(), payload.len()));
-        let state = context.core().engine.state();
         context.debug(5, || {
+            let state = context.core().engine.state();
             let wanted = CommandCode::from_letter(code).and_then(State::after).unwrap_or(state);
             format!("cur {} new {} nextmask {:x}", state as u8, wanted as u8, state.successors())
         });
