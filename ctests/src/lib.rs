@@ -9,15 +9,18 @@
 //! [`dialogue`] reads conversations from files, [`conversation`] plays them, [`verdict`] compares.
 //!
 //! [`Program`] is a filter that somebody else built; [`Postfix`] passes it mail that an [`SmtpClient`]
-//! submits, and delivers to a [`Sink`]. [`opendkim`] configures Debian's OpenDKIM.
+//! submits, and delivers to a [`Sink`]. [`opendkim`] configures Debian's OpenDKIM. [`mailbag`] is mail of every
+//! kind, and [`comparison`] passes it with every library.
 
 #![forbid(unsafe_code)]
 
+pub mod comparison;
 mod compile;
 pub mod conversation;
 pub mod dialogue;
 pub mod generator;
 mod library;
+pub mod mailbag;
 mod mta;
 pub mod opendkim;
 pub mod postfix;

@@ -224,7 +224,9 @@ impl Lines<'_> {
         if self.0.read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
         }
-        let text = String::from_utf8_lossy(&line);
+        // What is not UTF-8 is read as Latin-1, so that all octets count.
+        let text = String::from_utf8(line)
+            .unwrap_or_else(|error| error.as_bytes().iter().map(|octet| char::from(*octet)).collect());
         Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
     }
 }

@@ -1,7 +1,6 @@
 //! The SMTP client of a test.
 
 use std::{
-    fmt::Write as _,
     io::{BufRead, BufReader, Write},
     net::TcpStream,
     time::Duration,
@@ -79,12 +78,15 @@ impl SmtpClient {
     }
 
     /// Sends DATA and a message, lines ended by LF, and returns the final answer.
-    pub fn data(&mut self, message: &str) -> SmtpReply {
+    pub fn data<M: AsRef<[u8]> + ?Sized>(&mut self, message: &M) -> SmtpReply {
         self.expect("DATA", "354");
-        let mut text = String::new();
-        for line in message.lines() {
-            let dot = if line.starts_with('.') { "." } else { "" };
-            let _ = write!(text, "{dot}{line}\r\n");
+        let mut text = Vec::new();
+        for line in message.as_ref().split_inclusive(|octet| *octet == b'\n') {
+            if line.starts_with(b".") {
+                text.push(b'.');
+            }
+            text.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
+            text.extend_from_slice(b"\r\n");
         }
         self.send(&text);
         self.ask(".")
@@ -106,8 +108,8 @@ impl SmtpClient {
     /// # Panics
     ///
     /// When the server has hung up.
-    pub fn send(&mut self, octets: &str) {
-        self.stream.get_mut().write_all(octets.as_bytes()).expect("the SMTP server is there");
+    pub fn send<O: AsRef<[u8]> + ?Sized>(&mut self, octets: &O) {
+        self.stream.get_mut().write_all(octets.as_ref()).expect("the SMTP server is there");
     }
 
     fn read_reply(&mut self) -> std::io::Result<SmtpReply> {

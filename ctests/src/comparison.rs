@@ -1,0 +1,47 @@
+//! The same mail past the same filter with every library.
+
+use std::{fmt::Debug, time::Duration};
+
+use crate::{Origin, Postfix, Service, Setting};
+
+/// Does the same with every library; what is seen has to be the same, and is returned. `troubles` is
+/// what the MTA complained about: that is where a broken milter connection would show.
+///
+/// # Panics
+///
+/// When something differs, or the MTA complained.
+pub fn same_with_each<T: PartialEq + Debug>(test: &str, postfix: &Postfix, see: impl Fn(&Setting) -> Vec<T>) -> Vec<T> {
+    let mut first: Option<(Setting, Vec<T>)> = None;
+    for setting in Setting::each(test) {
+        let seen = see(&setting);
+        postfix.sink().assert_empty();
+        let Some((other, expected)) = &first else {
+            first = Some((setting, seen));
+            continue;
+        };
+        for (number, (one, another)) in seen.iter().zip(expected).enumerate() {
+            assert!(one == another, "{test}, {number}: {setting}\n{one:?}\n{other}\n{another:?}");
+        }
+        assert_eq!(seen.len(), expected.len(), "{test}: {setting} differs from {other}");
+    }
+    let log = postfix.log();
+    let trouble = ["warning:", "error:", "fatal:", "panic:"];
+    let troubled: Vec<&str> = log.lines().filter(|line| trouble.iter().any(|word| line.contains(word))).collect();
+    assert_eq!(troubled, [""; 0], "{test}");
+    first.expect("ours is always there").1
+}
+
+/// Ends a filter as a service manager does: our library needs no time for that. The reference would
+/// take up to five seconds of each test.
+///
+/// # Panics
+///
+/// When it does not end, or not well.
+pub fn stop(setting: &Setting, filter: Service) {
+    if setting.library.origin() == Origin::Ours {
+        let output = filter.output();
+        let (status, time) = filter.stop(Duration::from_secs(10));
+        assert_eq!(status.code(), Some(0), "{setting}: {status}: {output}");
+        assert!(time < Duration::from_secs(2), "{setting}: it took {time:?}");
+    }
+}

@@ -1,0 +1,93 @@
+//! pymilter, Python's binding, with a script that makes every change.
+
+use std::process::Command;
+
+use ctests::{
+    Postfix, Program, Service, Setting, TempDir,
+    comparison::{same_with_each, stop},
+    mailbag::{self, RECIPIENT, SENDER, letter},
+    skip,
+};
+
+use crate::{field, same_fates};
+
+/// Debian's Python: that is where Debian's module is.
+fn python_or_skip(test: &str) -> Option<Program> {
+    let python = Program::installed("/usr/bin/python3").filter(|python| {
+        let import = Command::new(python.path()).args(["-c", "import Milter"]).output();
+        import.is_ok_and(|output| output.status.success())
+    });
+    if python.is_none() {
+        skip(test, "python3-milter");
+    }
+    python
+}
+
+fn serve(python: &Program, kind: &str, setting: &Setting, directory: &TempDir) -> Service {
+    let script = directory.write("every_change.py", include_str!("every_change.py"));
+    let socket = directory.join("filter");
+    let words = [script.to_str().expect("a path of ours"), &format!("unix:{}", socket.display()), kind];
+    python.serve(setting, &socket, &words)
+}
+
+#[test]
+fn every_change() {
+    let test = "pymilter makes every change";
+    let Some(python) = python_or_skip(test) else { return };
+    let Some(fates) = same_fates(test, |setting, directory| serve(&python, "every-change", setting, directory)) else {
+        return;
+    };
+    for fate in &fates {
+        let delivery = fate.delivery.as_ref().unwrap_or_else(|| panic!("{fate:?}"));
+        assert_eq!(delivery.header("X-Added"), ["at the end"], "{fate:?}");
+        assert_eq!(delivery.header("X-Inserted"), ["at the top", "in third place, folded"], "{fate:?}");
+        assert_eq!(delivery.header("X-Not-There"), ["now it is"], "{fate:?}");
+        assert!(delivery.sender.starts_with("<keeper@lighthouse.example>"), "{fate:?}");
+        let recipients: Vec<&str> =
+            delivery.recipients.iter().filter_map(|recipient| recipient.split(' ').next()).collect();
+        assert_eq!(recipients, ["<archive@harbour.example>", "<copy@harbour.example>", RECIPIENT], "{fate:?}");
+        assert!(delivery.recipients[1].ends_with(" NOTIFY=NEVER"), "{fate:?}");
+        let replaced = delivery.body().starts_with("Another body\nin three\npieces ====");
+        assert_eq!(replaced, fate.name != "five megabytes", "{fate:?}");
+    }
+    let saw = field(&fates, "X-Saw-0");
+    assert!(saw.iter().all(|(_, first)| first.concat().starts_with("'connect'")), "{saw:?}");
+    assert!(
+        fates.iter().any(|fate| fate.answer.contains("550-5.7.1 no mail, 100%\n550 5.7.1 of the time")),
+        "{fates:?}"
+    );
+}
+
+#[test]
+fn every_verdict() {
+    let test = "pymilter passes every verdict";
+    let Some(python) = python_or_skip(test) else { return };
+    let Some(postfix) = Postfix::start_or_skip(test, &mailbag::PARAMETERS) else { return };
+    let answers = same_with_each(test, &postfix, |setting| {
+        let filter = serve(&python, "judge", setting, postfix.directory());
+        let mut client = postfix.smtp();
+        let mut answers = Vec::new();
+        for subject in ["accept", "continue", "discard", "reject", "tempfail", "two lines", "quarantine", "exception"] {
+            client.envelope(SENDER, &[RECIPIENT]);
+            let reply = client.data(&letter(subject));
+            let name = reply.queue_id().unwrap_or("NAME");
+            match subject {
+                "accept" | "continue" => drop(postfix.sink().next()),
+                "quarantine" => {
+                    postfix.release(name);
+                    drop(postfix.sink().next());
+                }
+                _ => {}
+            }
+            answers.push(reply.text.replace(name, "NAME"));
+        }
+        stop(setting, filter);
+        answers
+    });
+    let taken = "250 2.0.0 Ok: queued as NAME";
+    let refused = "550 5.7.1 Command rejected";
+    let postponed = "451 4.7.1 Service unavailable - try again later";
+    let lines = "451-4.7.1 first\n451 4.7.1 second";
+    let exception = "451 4.3.0 pymilter: untrapped exception in every-change";
+    assert_eq!(answers, [taken, taken, taken, refused, postponed, lines, taken, exception]);
+}
