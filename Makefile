@@ -2,6 +2,7 @@
 # make install    PREFIX=/usr/local LIBDIR= INCLUDEDIR= DESTDIR=
 # make uninstall  with the same variables
 # make demo       a C filter and a mail, end to end
+# make generated  SEED= COUNT=: conversations made up from so many seeds, with sendmail's libmilter and with this one
 # make check      every check, with a count at the end; LIBMILTER_REQUIRE_ALL=1 allows no skips
 #
 # LIBMILTER_SONAME names the shared object for systems with another convention than Debian's.
@@ -79,6 +80,10 @@ uninstall:
 demo:
 	@sh ctests/demo.sh
 
+generated:
+	@LIBMILTER_GENERATED_SEED='$(SEED)' LIBMILTER_GENERATED_COUNT='$(COUNT)' \
+		$(CARGO) test --release --locked --package ctests --test generated -- --nocapture
+
 # Goes on after a failure, so that the last line counts everything.
 check:
 	@passed=0; failed=0; mkdir -p "$(TARGET)"; target=$$(cd "$(TARGET)" && pwd); \
@@ -100,4 +105,4 @@ check:
 clean:
 	$(CARGO) clean
 
-.PHONY: all library archive install uninstall demo check clean
+.PHONY: all library archive install uninstall demo generated check clean

@@ -37,8 +37,10 @@ fn generated_conversations_go_as_documented() {
         }
     });
     tell(&format!(
-        "{start}generated: {} conversations: {} the same, {} different as documented, {} with ours alone, {} unexplained\n",
+        "{start}generated: {} conversations with {} sessions: {} the same, {} different as documented, {} with ours alone, \
+         {} unexplained\n",
         summary.count(),
+        summary.sessions,
         summary.same,
         summary.explained,
         summary.ours_alone,

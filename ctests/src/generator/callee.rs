@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    model::{Difference, LIMIT, Nature},
+    difference::Difference,
+    model::{LIMIT, Nature},
     negotiation::Outputs,
     payload::{Found, Macros},
     plan::{CONTINUE, Callback, Deed, Modification, Plan, Text},

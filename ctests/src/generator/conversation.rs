@@ -59,7 +59,7 @@ impl Conversation {
     /// A conversation of well-behaved MTAs with a filter that follows `plan`.
     pub(super) fn random(random: &mut Random, plan: &Plan) -> Conversation {
         let mut model = Model::new(Nature::Documented, plan);
-        let count = *random.weighted(&[(85, 1), (12, 2), (3, 3)]);
+        let count = random.weighted(&[(50, 1), (20, 2), (15, 4), (15, 8)]);
         let connections = (0..count).map(|_| Mta::new(random, &mut model).connection()).collect();
         Conversation { connections }
     }
@@ -130,7 +130,7 @@ const HEADERS: [&[u8]; 5] =
 
 impl<'r, 'm, 'p> Mta<'r, 'm, 'p> {
     fn new(random: &'r mut Random, model: &'m mut Model<'p>) -> Mta<'r, 'm, 'p> {
-        let brand = *random.one_of(&[Brand::Sendmail, Brand::Postfix]);
+        let brand = random.one_of(&[Brand::Sendmail, Brand::Postfix]);
         model.connect();
         Mta { random, model, brand, declined: 0, commands: Vec::new() }
     }
@@ -217,13 +217,13 @@ impl<'r, 'm, 'p> Mta<'r, 'm, 'p> {
     fn session(&mut self) {
         let offer = self.offer();
         self.say(b'O', &offer[5..]);
-        let client = *self.random.one_of(&CLIENTS);
+        let client = self.random.one_of(&CLIENTS);
         let mut answer = self.tell(b'C', client);
         if answer == Answer::GoOn {
             answer = self.tell(b'H', b"mx.example\0");
         }
         if answer == Answer::GoOn {
-            for _ in 0..*self.random.weighted(&[(10, 0), (55, 1), (25, 2), (10, 4)]) {
+            for _ in 0..self.random.weighted(&[(10, 0), (55, 1), (25, 2), (10, 4)]) {
                 if self.random.percent(8) {
                     self.tell(b'U', b"FOO bar\0");
                 }
@@ -239,7 +239,7 @@ impl<'r, 'm, 'p> Mta<'r, 'm, 'p> {
         match self.random.below(20) {
             0 => {
                 self.say(b'K', b"");
-                let client = *self.random.one_of(&CLIENTS);
+                let client = self.random.one_of(&CLIENTS);
                 self.tell(b'C', client);
                 self.tell(b'H', b"next\0");
                 self.message();
@@ -260,14 +260,14 @@ impl<'r, 'm, 'p> Mta<'r, 'm, 'p> {
     }
 
     fn message(&mut self) {
-        let sender = *self.random.one_of(&ADDRESSES);
+        let sender = self.random.one_of(&ADDRESSES);
         let answer = self.tell(b'M', sender);
         if answer != Answer::GoOn {
             return self.reset(answer);
         }
         let mut accepted = 0;
         for _ in 0..self.random.between(1, 3) {
-            let recipient = *self.random.one_of(&ADDRESSES);
+            let recipient = self.random.one_of(&ADDRESSES);
             match self.tell(b'R', recipient) {
                 Answer::GoOn | Answer::Skip => accepted += 1,
                 Answer::Refused => {}
@@ -298,12 +298,12 @@ impl<'r, 'm, 'p> Mta<'r, 'm, 'p> {
     fn content(&mut self) -> std::ops::ControlFlow<()> {
         use std::ops::ControlFlow::{Break, Continue};
         let pieces: [(u8, usize); 3] =
-            [(b'L', self.random.between(0, 4)), (b'N', 1), (b'B', *self.random.weighted(&[(15, 0), (60, 1), (25, 3)]))];
+            [(b'L', self.random.between(0, 4)), (b'N', 1), (b'B', self.random.weighted(&[(15, 0), (60, 1), (25, 3)]))];
         for (letter, count) in pieces {
             for _ in 0..count {
                 let payload = match letter {
-                    b'L' => *self.random.one_of(&HEADERS),
-                    b'B' => *self.random.one_of(&[&b"line\r\n"[..], b"\0\xff\r\n.\r\n"]),
+                    b'L' => self.random.one_of(&HEADERS),
+                    b'B' => self.random.one_of(&[&b"line\r\n"[..], b"\0\xff\r\n.\r\n"]),
                     _ => b"",
                 };
                 match self.tell(letter, payload) {

@@ -19,6 +19,9 @@ pub(super) fn write(stages: &mut Stages, seed: u64, trial: &Trial) -> String {
         compare(&mut text, "reference", &predictions.reference.performance(), reference);
     }
     let _ = writeln!(text, "case seed-{seed} TITLE\n  why REASON");
+    if reference.as_ref().is_some_and(|reference| *reference != ours) {
+        text.push_str("  difference REASON\n");
+    }
     let plan: Plan = trial.plan.clone();
     for line in plan.to_string().lines() {
         let _ = writeln!(text, "  {line}");

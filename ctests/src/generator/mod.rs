@@ -7,6 +7,7 @@
 mod callee;
 mod conversation;
 mod dialogue;
+mod difference;
 mod model;
 mod mutation;
 mod negotiation;
@@ -16,6 +17,7 @@ mod prediction;
 mod random;
 mod reduction;
 mod stage;
+mod state;
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use model::Difference;
+pub use difference::Difference;
 
 use self::{
     conversation::Conversation,
@@ -52,9 +54,7 @@ impl Trial {
         let mut random = Random::new(seed);
         let plan = Plan::random(&mut random);
         let mut conversation = Conversation::random(&mut random, &plan);
-        if random.percent(65) {
-            mutation::mutate(&mut random, &mut conversation);
-        }
+        mutation::mutate(&mut random, &mut conversation);
         Trial { plan, conversation }
     }
 }
@@ -124,6 +124,8 @@ impl Stages {
 /// What came of a run.
 #[derive(Debug, Default)]
 pub struct Summary {
+    /// Sessions in all conversations.
+    pub sessions: u64,
     /// Both libraries did the same.
     pub same: u64,
     /// They differed as documented.
@@ -183,6 +185,7 @@ pub fn run(first: u64, count: u64, reference: Option<Setting>, progress: impl Fn
             let seed = first.wrapping_add(at);
             let stages = &mut stages[(seed % 2) as usize];
             let trial = Trial::random(seed);
+            let sessions = trial.conversation.connections.len() as u64;
             let outcome = stages.play(&trial);
             let unexplained = if let Outcome::Unexplained { .. } = outcome {
                 let smallest = reduce(stages, trial, &outcome);
@@ -191,6 +194,7 @@ pub fn run(first: u64, count: u64, reference: Option<Setting>, progress: impl Fn
                 None
             };
             let mut total = total.lock().expect("no worker has failed");
+            total.sessions += sessions;
             match unexplained {
                 Some(case) => total.unexplained.push(case),
                 None => total.add(outcome),
@@ -210,4 +214,47 @@ pub fn run(first: u64, count: u64, reference: Option<Setting>, progress: impl Fn
         }
     });
     total.into_inner().expect("no worker has failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_says_it_all() {
+        for seed in 0..200 {
+            let [first, second] = [(); 2].map(|()| format!("{:?}", Trial::random(seed)));
+            assert_eq!(first, second);
+        }
+    }
+
+    #[test]
+    fn the_model_differs_only_where_it_says_why() {
+        let mut agreed = 0;
+        for seed in 0..3000 {
+            let Trial { plan, conversation } = Trial::random(seed);
+            let Predictions { reference, ours } = Predictions::new(&plan, &conversation);
+            if reference.differences.is_empty() && !reference.undefined {
+                assert_eq!(reference.performance(), ours.performance(), "seed {seed}");
+                agreed += 1;
+            }
+        }
+        assert!((1000..2500).contains(&agreed), "{agreed} without difference: the mixture has changed");
+    }
+
+    #[test]
+    fn what_nobody_said_is_noticed_and_told_as_a_dialogue() {
+        let mut stages = Stages::new(Setting::ours(), None);
+        for seed in 0..40 {
+            let trial = Trial::random(seed);
+            let mut predictions = Predictions::new(&trial.plan, &trial.conversation);
+            let (performance, _) = stages.perform(&trial, &predictions);
+            assert_eq!(performance, predictions.ours.performance(), "seed {seed}");
+            predictions.ours.events.push("close".into());
+            assert_ne!(performance, predictions.ours.performance(), "seed {seed}");
+            let text = dialogue::write(&mut stages, seed, &trial);
+            let cases = crate::dialogue::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            assert_eq!(cases.len(), 1, "{text}");
+        }
+    }
 }

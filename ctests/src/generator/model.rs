@@ -1,188 +1,25 @@
 //! A small model of the library, written from its documentation and not from its code.
 //!
-//! It can be given either nature: that of the reference with all its known defects, or that of the documentation
-//! ("instead" in the table of defects). Every place where the two part is a call of [`Model::parts`] that names the
-//! defect; nothing else may make a difference.
+//! It has one of two natures: that of the reference with all its known defects, or that of the documentation. Wherever
+//! the two part, the difference is named; a difference of two predictions without a name is a mistake in here.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use super::{
     callee::Callee,
-    negotiation::{self, Agreement, NO_REPLY},
+    difference::Difference::{self, AbortPassed, CloseModifies, Defect, NoReplyUnagreed},
+    negotiation::{self, Agreement},
     payload,
     plan::{ACCEPT, CONTINUE, Callback, DISCARD, NOREPLY, Plan, REJECT, SKIP, TEMPFAIL},
+    state::{State, reaches, skipped},
 };
 use crate::words::quote;
-
-/// Why the two libraries may differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Difference {
-    /// The defect of the reference that has this number.
-    Defect(u8),
-    /// `SMFIS_NOREPLY` without the agreement: silence there, CONTINUE here.
-    NoReplyUnagreed,
-    /// xxfi_close may modify the message when the connection ends right after it.
-    CloseModifies,
-    /// A filter that declined UNKNOWN may be sent parts of a message right after ABORT.
-    AbortPassed,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Difference::Defect(number) => write!(f, "defect {number}"),
-            Difference::NoReplyUnagreed => f.write_str("NOREPLY that was not negotiated"),
-            Difference::CloseModifies => f.write_str("modifications in xxfi_close"),
-            Difference::AbortPassed => f.write_str("parts of a message after ABORT"),
-        }
-    }
-}
-
-use Difference::{AbortPassed, CloseModifies, Defect, NoReplyUnagreed};
 
 /// What is modelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Nature {
     Reference,
     Documented,
-}
-
-/// Where a session stands; the numbers order the states for [`reaches`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
-    Init,
-    Options,
-    Connect,
-    Helo,
-    Mail,
-    Rcpt,
-    Data,
-    Header,
-    Eoh,
-    Body,
-    Eom,
-    Quit,
-    Abort,
-    Unknown,
-    QuitNc,
-}
-
-const IN_ORDER: [State; 15] = [
-    State::Init,
-    State::Options,
-    State::Connect,
-    State::Helo,
-    State::Mail,
-    State::Rcpt,
-    State::Data,
-    State::Header,
-    State::Eoh,
-    State::Body,
-    State::Eom,
-    State::Quit,
-    State::Abort,
-    State::Unknown,
-    State::QuitNc,
-];
-
-impl State {
-    fn of(letter: u8) -> Option<State> {
-        Some(match letter {
-            b'O' => State::Options,
-            b'C' => State::Connect,
-            b'H' => State::Helo,
-            b'M' => State::Mail,
-            b'R' => State::Rcpt,
-            b'T' => State::Data,
-            b'L' => State::Header,
-            b'N' => State::Eoh,
-            b'B' => State::Body,
-            b'E' => State::Eom,
-            b'Q' => State::Quit,
-            b'A' => State::Abort,
-            b'U' => State::Unknown,
-            b'K' => State::QuitNc,
-            _ => return None,
-        })
-    }
-
-    fn in_mail(self) -> bool {
-        (State::Mail..=State::Body).contains(&self)
-    }
-
-    /// What may come next; of a message's parts after DATA the reference misses some (defect 4).
-    fn precedes(self, next: State, optional_parts: bool) -> bool {
-        use State::*;
-        let next_ones: &[State] = match self {
-            Init => &[Options],
-            Options => &[Connect, Unknown],
-            Connect | Helo => &[Helo, Mail, Unknown],
-            Mail => &[Rcpt, Abort, Unknown],
-            Rcpt => &[Rcpt, Data, Header, Eoh, Body, Eom, Abort, Unknown],
-            Data if optional_parts => &[Header, Eoh, Body, Eom, Abort],
-            Data => &[Header, Eoh, Abort],
-            Header if optional_parts => &[Header, Eoh, Body, Eom, Abort],
-            Header => &[Header, Eoh, Abort],
-            Eoh => &[Body, Eom, Abort],
-            Body => &[Body, Eom, Abort],
-            Eom => &[Mail, Unknown, Quit, QuitNc],
-            Quit | Abort => &[],
-            Unknown => &[Helo, Mail, Rcpt, Data, Body, Abort, Unknown, Quit, QuitNc],
-            QuitNc => &[Connect, Unknown],
-        };
-        next_ones.contains(&next)
-    }
-}
-
-/// Whether `next` may follow `state` when states in `skipped` may be left out.
-fn reaches(state: State, next: State, skipped: u16, optional_parts: bool) -> bool {
-    let mut at = state as usize;
-    loop {
-        if IN_ORDER[at].precedes(next, optional_parts) {
-            return true;
-        }
-        at += 1;
-        if at >= IN_ORDER.len() || skipped & 1 << at == 0 {
-            return false;
-        }
-    }
-}
-
-/// States that need not be passed under these steps (`SMFIP_NO...`).
-fn skipped(steps: u32) -> u16 {
-    const TABLE: [(u32, State); 9] = [
-        (0x1, State::Connect),
-        (0x2, State::Helo),
-        (0x4, State::Mail),
-        (0x8, State::Rcpt),
-        (0x200, State::Data),
-        (0x20, State::Header),
-        (0x40, State::Eoh),
-        (0x10, State::Body),
-        (0x100, State::Unknown),
-    ];
-    TABLE.iter().filter(|(step, _)| steps & step != 0).fold(0, |set, (_, state)| set | 1 << *state as u16)
-}
-
-/// The step with which a filter declines to reply to a command.
-fn no_reply_step(letter: u8) -> u32 {
-    match letter {
-        b'C' => 0x1000,
-        b'H' => 0x2000,
-        b'M' => 0x4000,
-        b'R' => 0x8000,
-        b'T' => 0x1_0000,
-        b'U' => 0x2_0000,
-        b'L' => 0x80,
-        b'N' => 0x4_0000,
-        b'B' => 0x8_0000,
-        _ => 0,
-    }
-}
-
-fn needs_payload(letter: u8) -> bool {
-    b"ODCHMRLBU".contains(&letter)
 }
 
 /// Largest payload.
@@ -204,7 +41,7 @@ pub(super) struct Model<'a> {
 struct Session {
     input: Vec<u8>,
     over: bool,
-    state: Option<State>,
+    state: State,
     skipped: u16,
     steps: u32,
     emulated: u32,
@@ -254,17 +91,14 @@ impl<'a> Model<'a> {
         self.session.over
     }
 
+    /// Names a difference; true if the reference is modelled.
     fn parts(&mut self, difference: Difference) -> bool {
         self.differences.insert(difference);
         self.nature == Nature::Reference
     }
 
-    fn state(&self) -> State {
-        self.session.state.unwrap_or(State::Init)
-    }
-
     fn go(&mut self, state: State) {
-        self.session.state = Some(state);
+        self.session.state = state;
     }
 
     pub(super) fn connect(&mut self) {
@@ -309,7 +143,7 @@ impl<'a> Model<'a> {
     fn fail(&mut self) {
         self.note_unknown(None);
         let in_message = match self.nature {
-            Nature::Reference => self.state().in_mail(),
+            Nature::Reference => self.session.state.in_mail(),
             Nature::Documented => self.session.open,
         };
         if in_message {
@@ -321,7 +155,7 @@ impl<'a> Model<'a> {
     /// The last call of a session, unless xxfi_close has run for QUIT_NC.
     fn finish(&mut self) {
         if !self.session.closed || self.parts(Defect(11)) {
-            let modifiable = self.state() == State::Eom && self.parts(CloseModifies);
+            let modifiable = self.session.state == State::Eom && self.parts(CloseModifies);
             if self.plan.calls(Callback::Close) {
                 self.callee.call(Callback::Close, "close", None, modifiable);
             }
@@ -359,7 +193,7 @@ impl<'a> Model<'a> {
     }
 
     fn follow_documentation(&mut self, letter: u8, target: Option<State>, payload: &[u8]) {
-        if needs_payload(letter) && payload.is_empty() {
+        if payload::is_needed(letter) && payload.is_empty() {
             return self.fail();
         }
         let open = self.session.open;
@@ -380,7 +214,7 @@ impl<'a> Model<'a> {
                 self.close();
                 self.callee.forget_reply();
                 // Who comes next has no offer yet either.
-                if self.state() != State::Init {
+                if self.session.state != State::Init {
                     self.go(State::QuitNc);
                 }
             }
@@ -388,7 +222,7 @@ impl<'a> Model<'a> {
             (b'U', _) => self.handle(letter, payload),
             (_, Some(target)) => {
                 let skipped = self.session.skipped;
-                if !reaches(self.state(), target, skipped, true) {
+                if !reaches(self.session.state, target, skipped, true) {
                     if !reaches(State::Helo, target, skipped, true) {
                         return self.fail();
                     }
@@ -404,7 +238,7 @@ impl<'a> Model<'a> {
     }
 
     fn follow_reference(&mut self, letter: u8, target: Option<State>, payload: &[u8]) {
-        let before = self.state();
+        let before = self.session.state;
         let was_in_mail = before.in_mail();
         let mut aborted = false;
         if let Some(target) = target
@@ -429,7 +263,7 @@ impl<'a> Model<'a> {
                 return;
             }
         }
-        if needs_payload(letter) && payload.is_empty() {
+        if payload::is_needed(letter) && payload.is_empty() {
             if was_in_mail {
                 if aborted {
                     self.differences.insert(Defect(9));
@@ -466,11 +300,11 @@ impl<'a> Model<'a> {
     /// Whether the reference gets from here to `next`; names why, if it should not, or should.
     fn reached(&mut self, next: State) -> bool {
         self.note_unknown(Some(next));
-        let state = self.state();
+        let state = self.session.state;
         let reached = reaches(state, next, self.process_skipped, false);
         let own = self.session.skipped;
-        let passed = state == State::Abort && reached && !reaches(State::Helo, next, own, false);
-        let difference = if passed && next != State::Abort {
+        let part = matches!(next, State::Rcpt | State::Data | State::Body);
+        let difference = if state == State::Abort && part && reached && !reaches(State::Helo, next, own, false) {
             AbortPassed
         } else if reaches(state, next, own, false) != reached {
             Defect(1)
@@ -485,7 +319,7 @@ impl<'a> Model<'a> {
 
     /// The reference goes on from UNKNOWN and not from where it was before; names that where it makes a difference.
     fn note_unknown(&mut self, next: Option<State>) {
-        let Some(before) = self.session.before_unknown.filter(|_| self.state() == State::Unknown) else { return };
+        let Some(before) = self.session.before_unknown.filter(|_| self.session.state == State::Unknown) else { return };
         let differs = |next| {
             let from = |state| reaches(state, next, self.session.skipped, true);
             from(before) != from(State::Unknown)
@@ -609,8 +443,8 @@ impl<'a> Model<'a> {
 
     /// Replies to what a callback returned, and goes where that leads. Without callback the library has no objection.
     fn settle(&mut self, letter: u8, value: Option<i32>) {
-        let quiet = self.session.steps & NO_REPLY & no_reply_step(letter) != 0;
-        let emulated = self.session.emulated & no_reply_step(letter) != 0;
+        let quiet = self.session.steps & negotiation::no_reply_step(letter) != 0;
+        let emulated = self.session.emulated & negotiation::no_reply_step(letter) != 0;
         let value = value.unwrap_or(CONTINUE);
         let defined = [CONTINUE, REJECT, DISCARD, ACCEPT, TEMPFAIL, NOREPLY, SKIP].contains(&value);
         if !defined && !self.parts(Defect(15)) {
@@ -633,11 +467,8 @@ impl<'a> Model<'a> {
             DISCARD => self.callee.send(b'd', b""),
             ACCEPT => self.callee.send(b'a', b""),
             SKIP => self.callee.send(b's', b""),
-            NOREPLY => {
-                if !self.parts(NoReplyUnagreed) {
-                    self.callee.send(b'c', b"");
-                }
-            }
+            NOREPLY if self.parts(NoReplyUnagreed) => {}
+            NOREPLY => self.callee.send(b'c', b""),
             21 => return self.fail(),
             22 => {
                 let reply = self.session.agreed.clone();

@@ -5,11 +5,12 @@ use super::{
     random::Random,
 };
 
-/// Changes a conversation in one or a few places.
+/// Changes more than half of the connections in one or a few places.
 pub(super) fn mutate(random: &mut Random, conversation: &mut Conversation) {
-    for _ in 0..*random.weighted(&[(50, 1), (30, 2), (20, 4)]) {
-        let at = random.below(conversation.connections.len());
-        change(random, &mut conversation.connections[at]);
+    for connection in &mut conversation.connections {
+        for _ in 0..random.weighted(&[(40, 0), (30, 1), (18, 2), (12, 4)]) {
+            change(random, connection);
+        }
     }
 }
 
@@ -33,7 +34,7 @@ fn change(random: &mut Random, connection: &mut Connection) {
         72..=84 => damage_payload(random, &mut commands[at]),
         85..=89 => damage_length(random, &mut commands[at]),
         90..=93 => damage_octets(random, &mut commands[at]),
-        94..=96 => commands[at][4] = *random.one_of(b"ODCHMRTLNBEAQKUZcx\x01\x05\x80\xff"),
+        94..=96 => commands[at][4] = random.one_of(b"ODCHMRTLNBEAQKUZcx\x01\x05\x80\xff"),
         _ => commands.insert(at, large(random)),
     }
 }
@@ -78,9 +79,9 @@ fn stray(random: &mut Random) -> Vec<u8> {
     ];
     match random.below(100) {
         0..=5 => offer(6, 0x1ff, 0x1f_ffff),
-        6..=7 => packet(*random.one_of(b"ODCHMRLBU"), b""),
+        6..=7 => packet(random.one_of(b"ODCHMRLBU"), b""),
         _ => {
-            let (letter, payload) = *random.one_of(&COMMANDS);
+            let (letter, payload) = random.one_of(&COMMANDS);
             packet(letter, payload)
         }
     }
@@ -94,7 +95,7 @@ fn damage_payload(random: &mut Random, command: &mut Vec<u8>) {
     let mut payload = command[5..].to_vec();
     match random.below(6) {
         0 => payload.truncate(random.below(payload.len() + 1)),
-        1 => payload.extend_from_slice(*random.one_of(&[&b"\0"[..], b"x", b"tail\0", b"\0\0"])),
+        1 => payload.extend_from_slice(random.one_of(&[&b"\0"[..], b"x", b"tail\0", b"\0\0"])),
         2 => {
             payload.pop();
         }
@@ -102,11 +103,11 @@ fn damage_payload(random: &mut Random, command: &mut Vec<u8>) {
         _ if payload.is_empty() => payload.push(0),
         4 => {
             let at = random.below(payload.len());
-            payload[at] = *random.one_of(b"\0\x01 0A\x7f\x80\xff{}46LU");
+            payload[at] = random.one_of(b"\0\x01 0A\x7f\x80\xff{}46LU");
         }
         _ => {
             let at = random.below(payload.len());
-            payload.insert(at, *random.one_of(b"\0\x01 0A\xff.:"));
+            payload.insert(at, random.one_of(b"\0\x01 0A\xff.:"));
         }
     }
     *command = packet(command[4], &payload);
@@ -121,7 +122,7 @@ fn damage_length(random: &mut Random, command: &mut [u8]) {
         0 => length.wrapping_add(1),
         1 => length.wrapping_sub(1),
         2 => length.wrapping_add(random.between(2, 40) as u32),
-        _ => *random.one_of(&LENGTHS),
+        _ => random.one_of(&LENGTHS),
     }
     .to_be_bytes();
 }
@@ -135,12 +136,12 @@ fn damage_octets(random: &mut Random, command: &mut Vec<u8>) {
             command.resize(5, 0);
         }
     } else {
-        command.push(*random.one_of(b"\0A\xff"));
+        command.push(random.one_of(b"\0A\xff"));
     }
 }
 
 /// A packet around the largest size.
 fn large(random: &mut Random) -> Vec<u8> {
     let size = random.between(65_534, 65_537);
-    packet(*random.one_of(b"BBLMREUH"), &vec![b'z'; size])
+    packet(random.one_of(b"BBLMREUH"), &vec![b'z'; size])
 }

@@ -3,7 +3,7 @@
 use super::plan::{ALL_OPTS, CONTINUE, Callback, Plan};
 
 /// The nine steps with which a filter declines to reply.
-pub(super) const NO_REPLY: u32 = 0x000f_f080;
+const NO_REPLY: u32 = 0x000f_f080;
 const SKIP: u32 = 0x400;
 const RESERVED: u32 = 0x7000_0000;
 
@@ -21,6 +21,22 @@ pub(super) fn own_steps(plan: &Plan) -> u32 {
         (Callback::Data, 0x200),
     ];
     TABLE.iter().filter(|(callback, _)| !plan.calls(*callback)).fold(0, |steps, (_, step)| steps | step)
+}
+
+/// The step with which a filter declines to reply to a command.
+pub(super) fn no_reply_step(letter: u8) -> u32 {
+    match letter {
+        b'C' => 0x1000,
+        b'H' => 0x2000,
+        b'M' => 0x4000,
+        b'R' => 0x8000,
+        b'T' => 0x1_0000,
+        b'U' => 0x2_0000,
+        b'L' => 0x80,
+        b'N' => 0x4_0000,
+        b'B' => 0x8_0000,
+        _ => 0,
+    }
 }
 
 /// What an MTA offers.

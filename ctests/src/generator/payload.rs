@@ -4,6 +4,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::words::quote;
 
+/// Whether a command means nothing without payload.
+pub(super) fn is_needed(letter: u8) -> bool {
+    b"ODCHMRLBU".contains(&letter)
+}
+
 /// The octets before the first NUL, or all.
 pub(super) fn string(payload: &[u8]) -> &[u8] {
     payload.split(|octet| *octet == 0).next().unwrap_or_default()

@@ -263,7 +263,7 @@ impl Plan {
     pub(super) fn random(random: &mut Random) -> Plan {
         let all = (1 << Callback::ALL.len()) - 1;
         let most = all & !Callback::Negotiate.bit();
-        let mut callbacks = *random.weighted(&[(40, most), (45, 0), (15, Callback::Eom.bit())]);
+        let mut callbacks = random.weighted(&[(40, most), (45, 0), (15, Callback::Eom.bit())]);
         if callbacks != most {
             callbacks |= random.bits(u32::from(most)) as u16;
         }
@@ -276,8 +276,8 @@ impl Plan {
         }
         let mut plan = Plan {
             callbacks,
-            version: *random.weighted(&[(85, USUAL_VERSION), (5, 0x0100_0000), (4, 2), (3, 3), (3, 4)]),
-            flags: *random.weighted(&[(60, ALL_ACTIONS), (15, 0), (10, 0x3f), (15, 0x8000_0000)]),
+            version: random.weighted(&[(85, USUAL_VERSION), (5, 0x0100_0000), (4, 2), (3, 3), (3, 4)]),
+            flags: random.weighted(&[(60, ALL_ACTIONS), (15, 0), (10, 0x3f), (15, 0x8000_0000)]),
             steps: Vec::new(),
         };
         if plan.flags == 0x8000_0000 {
@@ -294,7 +294,7 @@ impl Plan {
         if self.has(Callback::Negotiate) {
             self.negotiate(random, sane);
         }
-        let eager = *random.one_of(&[5, 20, 40]);
+        let eager = random.one_of(&[5, 20, 40]);
         for callback in Callback::ALL.into_iter().filter(|callback| *callback != Callback::Negotiate) {
             if !self.has(callback) {
                 continue;
@@ -316,7 +316,7 @@ impl Plan {
         match random.below(10) {
             0..=2 => self.push(callback, 0, Deed::Return(ALL_OPTS)),
             3 if !sane => {
-                let value = *random.one_of(&[REJECT, ACCEPT, NOREPLY, 5, 99, -1]);
+                let value = random.one_of(&[REJECT, ACCEPT, NOREPLY, 5, 99, -1]);
                 self.push(callback, moment(random), Deed::Return(value));
             }
             3..=5 => {}
@@ -364,20 +364,20 @@ impl Plan {
 }
 
 fn moment(random: &mut Random) -> u32 {
-    *random.weighted(&[(60, 0), (20, 1), (15, 2), (5, 3)])
+    random.weighted(&[(60, 0), (20, 1), (15, 2), (5, 3)])
 }
 
 fn verdict(random: &mut Random, callback: Callback, sane: bool) -> i32 {
-    let undefined = *random.one_of(&UNDEFINED);
+    let undefined = random.one_of(&UNDEFINED);
     let verdicts = [(15, CONTINUE), (25, REJECT), (20, TEMPFAIL), (15, ACCEPT), (15, DISCARD), (10, SKIP)];
     if sane {
         let passing = matches!(callback, Callback::Header | Callback::Body);
-        return *random.weighted(&verdicts[..if passing { 6 } else { 5 }]);
+        return random.weighted(&verdicts[..if passing { 6 } else { 5 }]);
     }
     match random.below(100) {
         0..=7 => NOREPLY,
         8..=13 => undefined,
-        _ => *random.weighted(&verdicts),
+        _ => random.weighted(&verdicts),
     }
 }
 
@@ -398,9 +398,9 @@ fn macro_name(random: &mut Random) -> Text {
 }
 
 fn symbol_list(random: &mut Random) -> Deed {
-    let stage = if random.percent(90) { random.below(7) as i32 } else { *random.one_of(&[-1, 7, 8, 1000]) };
-    let lists = [given(b"j {if_name}"), given(b"{rcpt_addr}"), given(b""), None, given(b"i")];
-    Deed::SetSymList(stage, random.one_of(&lists).clone())
+    let stage = if random.percent(90) { random.below(7) as i32 } else { random.one_of(&[-1, 7, 8, 1000]) };
+    let lists: [Option<&[u8]>; 5] = [Some(b"j {if_name}"), Some(b"{rcpt_addr}"), Some(b""), None, Some(b"i")];
+    Deed::SetSymList(stage, random.one_of(&lists).map(<[u8]>::to_vec))
 }
 
 fn invent_deed(random: &mut Random, callback: Callback) -> Deed {
@@ -419,13 +419,13 @@ fn invent_deed(random: &mut Random, callback: Callback) -> Deed {
 
 fn code(random: &mut Random) -> Text {
     let codes: [&[u8]; 8] = [b"550", b"550", b"554", b"451", b"421", b"250", b"5x0", b"5500"];
-    if random.percent(2) { None } else { given(*random.one_of(&codes)) }
+    if random.percent(2) { None } else { given(random.one_of(&codes)) }
 }
 
 fn status(random: &mut Random) -> Text {
     let statuses: [&[u8]; 9] =
         [b"5.7.1", b"5.7.1", b"4.2.0", b"2.1.1", b"5.123.456", b"5.7.", b"5.7.1x", b"3.0.0", b"5.1234.1"];
-    if random.percent(25) { None } else { given(*random.one_of(&statuses)) }
+    if random.percent(25) { None } else { given(random.one_of(&statuses)) }
 }
 
 fn line(random: &mut Random) -> Vec<u8> {
@@ -446,7 +446,7 @@ fn stored_reply(random: &mut Random) -> Deed {
 }
 
 fn multi_line_reply(random: &mut Random) -> Deed {
-    let count = *random.weighted(&[(10, 0), (20, 1), (60, 3), (5, 32), (5, 33)]);
+    let count = random.weighted(&[(10, 0), (20, 1), (60, 3), (5, 32), (5, 33)]);
     Deed::SetMlReply(code(random), status(random), (0..count).map(|_| line(random)).collect())
 }
 
@@ -460,7 +460,7 @@ fn modification(random: &mut Random) -> Modification {
     };
     let (name, value, address) = (optional(b"X-A"), optional(b"v\n w"), optional(b"<c@x>"));
     let arguments = optional(b"SIZE=1");
-    let index = *random.one_of(&[0, 1, 2, 70_000, -1, i32::MAX]);
+    let index = random.one_of(&[0, 1, 2, 70_000, -1, i32::MAX]);
     match random.below(10) {
         0 => Modification::AddHeader(name, value),
         1 => Modification::InsHeader(index, name, value),
@@ -475,10 +475,10 @@ fn modification(random: &mut Random) -> Modification {
 }
 
 fn replaced_body(random: &mut Random) -> Modification {
-    let size = *random.weighted(&[(60, 4), (30, 0), (3, 65_535), (3, 65_536), (4, 70_000)]);
+    let size = random.weighted(&[(60, 4), (30, 0), (3, 65_535), (3, 65_536), (4, 70_000)]);
     match random.below(12) {
-        0 => Modification::ReplaceBody(None, *random.one_of(&[0, 1, -1])),
-        1 => Modification::ReplaceBody(given(b"body"), *random.one_of(&[-1, 0, 2])),
+        0 => Modification::ReplaceBody(None, random.one_of(&[0, 1, -1])),
+        1 => Modification::ReplaceBody(given(b"body"), random.one_of(&[-1, 0, 2])),
         _ => Modification::ReplaceBody(Some(vec![b'r'; size]), size as i32),
     }
 }

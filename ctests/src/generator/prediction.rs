@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{
     conversation::{Conversation, Delivery},
-    model::{Difference, Model, Nature},
+    difference::Difference,
+    model::{Model, Nature},
     plan::Plan,
     stage::Performance,
 };

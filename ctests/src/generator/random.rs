@@ -34,8 +34,8 @@ impl Random {
         self.below(100) < chance
     }
 
-    pub(super) fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len())]
+    pub(super) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
     }
 
     /// A random part of the bits of `mask`.
@@ -44,11 +44,11 @@ impl Random {
     }
 
     /// One of these, each as likely as its weight says.
-    pub(super) fn weighted<'a, T>(&mut self, choices: &'a [(usize, T)]) -> &'a T {
+    pub(super) fn weighted<T: Copy>(&mut self, choices: &[(usize, T)]) -> T {
         let total = choices.iter().map(|(weight, _)| weight).sum();
         let mut at = self.below(total);
-        for (weight, choice) in choices {
-            if at < *weight {
+        for &(weight, choice) in choices {
+            if at < weight {
                 return choice;
             }
             at -= weight;

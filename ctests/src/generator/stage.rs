@@ -14,7 +14,7 @@ use super::{conversation::Conversation, prediction::Prediction};
 use crate::{Process, Setting, TempDir, recorder};
 
 /// How long an answer may take before it counts as silence.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A recorder that starts a process for each plan, and the socket they serve.
 pub(super) struct Stage {
