@@ -81,7 +81,10 @@ fn replies(octets: &[u8]) -> Vec<String> {
     while let Some((&[a, b, c, d, letter], after)) = rest.split_first_chunk() {
         let size = (u32::from_be_bytes([a, b, c, d]) as usize).wrapping_sub(1);
         let Some((payload, after)) = after.split_at_checked(size) else { break };
-        replies.push(Frame { letter, payload: payload.to_vec() }.to_string());
+        let frame = Frame { letter, payload: payload.to_vec() };
+        let named = frame.to_string();
+        let reads_back = words::split(&named).is_ok_and(|lists| wire::reply(&lists[0]).is_ok_and(|read| read == frame));
+        replies.push(if reads_back { named } else { format!("frame {} {}", quote(&[letter]), quote(payload)) });
         rest = after;
     }
     if !rest.is_empty() {

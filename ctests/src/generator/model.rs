@@ -45,7 +45,8 @@ struct Session {
     skipped: u16,
     steps: u32,
     emulated: u32,
-    agreed: Vec<u8>,
+    /// Version, actions and steps.
+    agreed: [u32; 3],
     /// Where the reference was when UNKNOWN came (defect 5).
     before_unknown: Option<State>,
     /// A part of a message was taken, and no end of it has come.
@@ -105,7 +106,7 @@ impl<'a> Model<'a> {
         self.callee.begin_session();
         let skipped = skipped(negotiation::own_steps(self.plan));
         self.process_skipped |= skipped;
-        self.session = Session { skipped, agreed: vec![0; 12], ..Session::default() };
+        self.session = Session { skipped, ..Session::default() };
     }
 
     /// Takes octets from the MTA.
@@ -436,8 +437,12 @@ impl<'a> Model<'a> {
         self.session.emulated = emulated;
         self.session.skipped |= skipped(steps);
         self.process_skipped |= skipped(steps);
-        self.session.agreed = agreement.reply(&self.callee.symbol_lists);
-        let reply = self.session.agreed.clone();
+        self.session.agreed = agreement.numbers();
+        self.answer_offer();
+    }
+
+    fn answer_offer(&mut self) {
+        let reply = negotiation::reply(self.session.agreed, &self.callee.symbol_lists);
         self.callee.send(b'O', &reply);
     }
 
@@ -450,8 +455,8 @@ impl<'a> Model<'a> {
         if !defined && !self.parts(Defect(15)) {
             return self.fail();
         }
-        // Whatever it is, the reference takes it for no reply, but for numbers that are not even near.
-        if quiet && ((0..20).contains(&value) || value == 22) {
+        // Also what would repeat the negotiation.
+        if quiet && (defined || value == 22) {
             if emulated {
                 self.callee.send(b'c', b"");
             }
@@ -470,10 +475,7 @@ impl<'a> Model<'a> {
             NOREPLY if self.parts(NoReplyUnagreed) => {}
             NOREPLY => self.callee.send(b'c', b""),
             21 => return self.fail(),
-            22 => {
-                let reply = self.session.agreed.clone();
-                self.callee.send(b'O', &reply);
-            }
+            22 => self.answer_offer(),
             _ => {}
         }
         // Outside of a message there is nothing that an unknown command could end.

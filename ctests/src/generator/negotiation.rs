@@ -114,17 +114,21 @@ impl Offer {
 }
 
 impl Agreement {
-    /// The payload of the reply.
-    pub(super) fn reply(&self, symbol_lists: &[Option<Vec<u8>>; 7]) -> Vec<u8> {
-        let mut payload: Vec<u8> =
-            [self.version, self.actions, self.told].into_iter().flat_map(u32::to_be_bytes).collect();
-        for (stage, list) in (0u32..).zip(symbol_lists) {
-            if let Some(list) = list {
-                payload.extend(stage.to_be_bytes());
-                payload.extend_from_slice(list);
-                payload.push(0);
-            }
-        }
-        payload
+    /// Version, actions and steps, as the MTA is told.
+    pub(super) fn numbers(&self) -> [u32; 3] {
+        [self.version, self.actions, self.told]
     }
+}
+
+/// The payload of the reply to an offer.
+pub(super) fn reply(numbers: [u32; 3], symbol_lists: &[Option<Vec<u8>>; 7]) -> Vec<u8> {
+    let mut payload = numbers.map(u32::to_be_bytes).concat();
+    for (stage, list) in (0u32..).zip(symbol_lists) {
+        if let Some(list) = list {
+            payload.extend(stage.to_be_bytes());
+            payload.extend_from_slice(list);
+            payload.push(0);
+        }
+    }
+    payload
 }
