@@ -1,6 +1,11 @@
 //! Debian's other filters, as they are packaged: the mail of a whole bag with every library.
 
+mod backend;
+mod opendmarc;
 mod pymilter;
+mod spamass;
+
+use std::{cell::Cell, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use ctests::{
     Postfix, Service, Setting, TempDir,
@@ -8,19 +13,53 @@ use ctests::{
     mailbag::{self, Fate},
 };
 
-/// Passes the bag, and a letter from an IPv6 client, through a Postfix of the test's own past the filter
-/// that `serve` starts. Returns what became of it: the same with every library.
-fn same_fates(test: &str, serve: impl Fn(&Setting, &TempDir) -> Service) -> Option<Vec<Fate>> {
+/// Passes the bag, `letters`, and one from each of two far clients through a Postfix of the test's own past
+/// the filter that `serve` starts. Returns what became of it: the same with every library.
+fn same_fates(
+    test: &str,
+    letters: &[(&'static str, String)],
+    serve: impl Fn(&Setting, &TempDir) -> Service,
+) -> Option<Vec<Fate>> {
     let postfix = Postfix::start_or_skip(test, &mailbag::PARAMETERS)?;
     Some(same_with_each(test, &postfix, |setting| {
         let filter = serve(setting, postfix.directory());
+        admit_everybody(&postfix.filter_socket());
         let mut fates = mailbag::play(|| postfix.smtp(), || postfix.sink().next());
+        let pass = |address, name, letter: &str| {
+            let held = Cell::new(false);
+            let mut fate = mailbag::pass(postfix.smtp(), address, name, letter, || {
+                held.set(release_held(&postfix));
+                postfix.sink().next()
+            });
+            if held.get() {
+                fate.answer.push_str("\nheld");
+            }
+            fate
+        };
+        fates.extend(letters.iter().map(|(name, letter)| pass(None, name, letter)));
         let letter = mailbag::letter("From afar");
-        let afar = |address| mailbag::play_from(address, || postfix.smtp(), || postfix.sink().next(), &letter);
-        fates.extend(["IPV6:2001:db8::25", "192.0.2.25"].map(afar));
+        fates.extend(["IPV6:2001:db8::25", "192.0.2.25"].map(|address| pass(Some(address), "from afar", &letter)));
         stop(setting, filter);
         fates
     }))
+}
+
+/// Lets every message on hold go; whether there was one.
+fn release_held(postfix: &Postfix) -> bool {
+    let queue = postfix.queue();
+    let held = queue.iter().filter(|entry| entry.contains("\"queue_name\": \"hold\""));
+    let names = held.filter_map(|entry| entry.split_once("\"queue_id\": \"")?.1.split('"').next());
+    names.map(|name| postfix.release(name)).count() > 0
+}
+
+/// Some filters keep their socket to their own group.
+fn admit_everybody(socket: &Path) {
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o777)).expect("root may do that");
+}
+
+/// The one message of this name.
+fn fate<'a>(fates: &'a [Fate], name: &str) -> &'a Fate {
+    fates.iter().find(|fate| fate.name == name).unwrap_or_else(|| panic!("no message '{name}'"))
 }
 
 /// The values of a header field in each message that arrived.
