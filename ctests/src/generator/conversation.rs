@@ -273,8 +273,8 @@ impl<'r, 'm, 'p> Mta<'r, 'm, 'p> {
                 Answer::Refused => {}
                 Answer::Settled => return self.reset(Answer::Settled),
             }
-            if self.random.percent(5) {
-                self.tell(b'U', b"VRFY x\0");
+            if self.random.percent(5) && self.tell(b'U', b"VRFY x\0") == Answer::Settled {
+                return self.reset(Answer::Settled);
             }
         }
         if accepted == 0 || self.random.percent(10) {

@@ -52,9 +52,15 @@ impl Trial {
     /// Always the same for the same seed.
     fn random(seed: u64) -> Trial {
         let mut random = Random::new(seed);
-        let plan = Plan::random(&mut random);
-        let mut conversation = Conversation::random(&mut random, &plan);
-        mutation::mutate(&mut random, &mut conversation);
+        let mut trial = Trial::well_behaved(&mut random);
+        mutation::mutate(&mut random, &mut trial.conversation);
+        trial
+    }
+
+    /// Whatever the filter does, the MTAs follow the protocol.
+    fn well_behaved(random: &mut Random) -> Trial {
+        let plan = Plan::random(random);
+        let conversation = Conversation::random(random, &plan);
         Trial { plan, conversation }
     }
 }
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn the_model_differs_only_where_it_says_why() {
         let mut agreed = 0;
-        for seed in 0..3000 {
+        for seed in 0..1000 {
             let Trial { plan, conversation } = Trial::random(seed);
             let Predictions { reference, ours } = Predictions::new(&plan, &conversation);
             if reference.differences.is_empty() && !reference.undefined {
@@ -239,7 +245,16 @@ mod tests {
                 agreed += 1;
             }
         }
-        assert!((1000..2500).contains(&agreed), "{agreed} without difference: the mixture has changed");
+        assert!((300..800).contains(&agreed), "{agreed} without difference: the mixture has changed");
+    }
+
+    #[test]
+    fn well_behaved_mtas_are_never_out_of_order() {
+        for seed in 0..1000 {
+            let Trial { plan, conversation } = Trial::well_behaved(&mut Random::new(seed));
+            let ours = Predictions::new(&plan, &conversation).ours;
+            assert!(!ours.differences.contains(&Difference::Defect(7)), "seed {seed}");
+        }
     }
 
     #[test]

@@ -225,6 +225,7 @@ impl<'a> Model<'a> {
                 let skipped = self.session.skipped;
                 if !reaches(self.session.state, target, skipped, true) {
                     if !reaches(State::Helo, target, skipped, true) {
+                        self.differences.insert(Defect(7));
                         return self.fail();
                     }
                     if open {
