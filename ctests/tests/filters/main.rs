@@ -1,6 +1,8 @@
 //! Debian's other filters, as they are packaged: the mail of a whole bag with every library.
 
+mod amavis;
 mod backend;
+mod clamav;
 mod opendmarc;
 mod pymilter;
 mod spamass;
