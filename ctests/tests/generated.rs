@@ -8,7 +8,7 @@ use std::{
 use ctests::{Setting, generator};
 
 const SEED: u64 = 1;
-const COUNT: u64 = 3000;
+const COUNT: u64 = 5000;
 
 fn number(variable: &str, default: u64) -> u64 {
     match env::var(variable) {
