@@ -3,7 +3,9 @@
 mod amavis;
 mod backend;
 mod clamav;
+mod mimedefang;
 mod opendmarc;
+mod perl;
 mod pymilter;
 mod spamass;
 
