@@ -446,8 +446,13 @@ fn stored_reply(random: &mut Random) -> Deed {
 }
 
 fn multi_line_reply(random: &mut Random) -> Deed {
-    let count = random.weighted(&[(10, 0), (20, 1), (60, 3), (5, 32), (5, 33)]);
-    Deed::SetMlReply(code(random), status(random), (0..count).map(|_| line(random)).collect())
+    let count = random.weighted(&[(10, 0), (20, 1), (50, 3), (10, 32), (10, 33)]);
+    let mut lines = vec![b"no".to_vec(); count];
+    if count > 0 && random.percent(60) {
+        let at = random.below(count);
+        lines[at] = line(random);
+    }
+    Deed::SetMlReply(code(random), status(random), lines)
 }
 
 fn modification(random: &mut Random) -> Modification {
