@@ -1,6 +1,6 @@
 //! Generated conversations: filters and MTAs made up from a seed, played with the reference and with ours.
 //!
-//! A [`Trial`] is a plan for the recorder and what MTAs say to it. A small model of the library predicts what each of
+//! A trial is a plan for the recorder and what MTAs say to it. A small model of the library predicts what each of
 //! the two libraries does, to the octet, and names the known difference wherever the two predictions part. Nothing else
 //! excuses a difference.
 

@@ -166,7 +166,7 @@ impl<'a> Model<'a> {
 
     /// xxfi_close for QUIT_NC.
     fn close(&mut self) {
-        if !self.session.closed {
+        if !self.session.closed || self.parts(Defect(11)) {
             self.run(Callback::Close, "close");
         }
         self.session.closed = true;
@@ -266,6 +266,7 @@ impl<'a> Model<'a> {
             }
         }
         if payload::is_needed(letter) && payload.is_empty() {
+            self.note_unknown(None);
             if was_in_mail {
                 if aborted {
                     self.differences.insert(Defect(9));
@@ -275,7 +276,8 @@ impl<'a> Model<'a> {
             return self.finish();
         }
         if letter == b'U' && before != State::Unknown {
-            self.session.before_unknown = Some(before);
+            // ABORT has led back to where messages start.
+            self.session.before_unknown = Some(if before == State::Abort { State::Helo } else { before });
         }
         if let Some(target) = target {
             self.go(target);
