@@ -9,7 +9,8 @@
 //! [`dialogue`] reads conversations from files, [`conversation`] plays them, [`verdict`] compares.
 //!
 //! [`Program`] is a filter that somebody else built; [`Postfix`] passes it mail that an [`SmtpClient`]
-//! submits, and delivers to a [`Sink`]. [`opendkim`] configures Debian's OpenDKIM. [`mailbag`] is mail of every
+//! submits, and delivers to a [`Sink`]. [`opendkim`] configures Debian's OpenDKIM. [`Sendmail`] is the other
+//! MTA, [`mailbag`] is mail of every
 //! kind, and [`comparison`] passes it with every library.
 
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod postfix;
 mod process;
 mod program;
 mod recorder;
+pub mod sendmail;
 mod sink;
 mod skip;
 mod smtp;
@@ -44,6 +46,7 @@ pub use process::{Process, free_port, is_root};
 pub use program::{Program, Service};
 pub use recorder::{Event, Filter, recorder};
 pub use rustix::process::Signal;
+pub use sendmail::Sendmail;
 pub use sink::{Delivery, Sink};
 pub use skip::{require_all, skip};
 pub use smtp::{SmtpClient, SmtpReply};

@@ -23,7 +23,9 @@ impl SmtpReply {
     /// The name that the server gave to a message it took.
     #[must_use]
     pub fn queue_id(&self) -> Option<&str> {
-        self.text.split_once("queued as ").map(|(_, id)| id.trim())
+        let postfix = self.text.split_once("queued as ").map(|(_, id)| id.trim());
+        let sendmail = || self.text.strip_prefix("250 2.0.0 ")?.strip_suffix(" Message accepted for delivery");
+        postfix.or_else(sendmail)
     }
 }
 

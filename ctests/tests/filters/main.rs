@@ -7,13 +7,14 @@ mod mimedefang;
 mod opendmarc;
 mod perl;
 mod pymilter;
+mod sendmail;
 mod spamass;
 
 use std::{cell::Cell, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use ctests::{
     Postfix, Service, Setting, TempDir,
-    comparison::{same_with_each, stop},
+    comparison::{assert_untroubled, await_idle, same_with_each, stop},
     mailbag::{self, Fate},
 };
 
@@ -25,7 +26,7 @@ fn same_fates(
     serve: impl Fn(&Setting, &TempDir) -> Service,
 ) -> Option<Vec<Fate>> {
     let postfix = Postfix::start_or_skip(test, &mailbag::PARAMETERS)?;
-    Some(same_with_each(test, &postfix, |setting| {
+    let fates = same_with_each(test, postfix.sink(), |setting| {
         let filter = serve(setting, postfix.directory());
         admit_everybody(&postfix.filter_socket());
         let mut fates = mailbag::play(|| postfix.smtp(), || postfix.sink().next());
@@ -43,9 +44,12 @@ fn same_fates(
         fates.extend(letters.iter().map(|(name, letter)| pass(None, name, letter)));
         let letter = mailbag::letter("From afar");
         fates.extend(["IPV6:2001:db8::25", "192.0.2.25"].map(|address| pass(Some(address), "from afar", &letter)));
+        await_idle(&postfix.filter_socket());
         stop(setting, filter);
         fates
-    }))
+    });
+    assert_untroubled(test, &postfix);
+    Some(fates)
 }
 
 /// Lets every message on hold go; whether there was one.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use ctests::{
     Postfix, Program, Service, Setting, TempDir,
-    comparison::{same_with_each, stop},
+    comparison::{assert_untroubled, await_idle, same_with_each, stop},
     mailbag::{self, RECIPIENT, SENDER, letter},
     skip,
 };
@@ -12,7 +12,7 @@ use ctests::{
 use crate::{field, same_fates};
 
 /// Debian's Python: that is where Debian's module is.
-fn python_or_skip(test: &str) -> Option<Program> {
+pub(crate) fn python_or_skip(test: &str) -> Option<Program> {
     let python = Program::installed("/usr/bin/python3").filter(|python| {
         let import = Command::new(python.path()).args(["-c", "import Milter"]).output();
         import.is_ok_and(|output| output.status.success())
@@ -23,7 +23,7 @@ fn python_or_skip(test: &str) -> Option<Program> {
     python
 }
 
-fn serve(python: &Program, kind: &str, setting: &Setting, directory: &TempDir) -> Service {
+pub(crate) fn serve(python: &Program, kind: &str, setting: &Setting, directory: &TempDir) -> Service {
     let script = directory.write("every_change.py", include_str!("every_change.py"));
     let socket = directory.join("filter");
     let words = [script.to_str().expect("a path of ours"), &format!("unix:{}", socket.display()), kind];
@@ -64,7 +64,7 @@ fn every_verdict() {
     let test = "pymilter passes every verdict";
     let Some(python) = python_or_skip(test) else { return };
     let Some(postfix) = Postfix::start_or_skip(test, &mailbag::PARAMETERS) else { return };
-    let answers = same_with_each(test, &postfix, |setting| {
+    let answers = same_with_each(test, postfix.sink(), |setting| {
         let filter = serve(&python, "judge", setting, postfix.directory());
         let mut client = postfix.smtp();
         let mut answers = Vec::new();
@@ -82,9 +82,12 @@ fn every_verdict() {
             }
             answers.push(reply.text.replace(name, "NAME"));
         }
+        client.expect("QUIT", "221");
+        await_idle(&postfix.filter_socket());
         stop(setting, filter);
         answers
     });
+    assert_untroubled(test, &postfix);
     let taken = "250 2.0.0 Ok: queued as NAME";
     let refused = "550 5.7.1 Command rejected";
     let postponed = "451 4.7.1 Service unavailable - try again later";

@@ -1,0 +1,189 @@
+//! A Sendmail of the test's own, from Debian's packages, which are unpacked and not installed: their
+//! places belong to the Postfix of the machine.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{Delivery, Process, Sink, SmtpClient, TempDir, free_port, is_root, postfix::HOST, program::find, skip};
+
+/// A running Sendmail. It takes mail from the test, passes it to the filter at [`Sendmail::filter_socket`]
+/// and delivers all of it to [`Sendmail::sink`] before it answers. Without the filter it takes nothing.
+#[derive(Debug)]
+pub struct Sendmail {
+    // First, so that it ends before the sink and the directory.
+    _daemon: Process,
+    sink: Sink,
+    directory: TempDir,
+    port: u16,
+}
+
+/// Names the directory of `sendmail-bin_*.deb` and `sendmail-cf_*.deb`, as `apt-get download` leaves them.
+pub const PACKAGES: &str = "LIBMILTER_SENDMAIL_DEBS";
+
+impl Sendmail {
+    /// Starts one; `None`, and `test` counts as skipped, where it cannot run.
+    ///
+    /// # Panics
+    ///
+    /// When everything is there and it does not start.
+    #[must_use]
+    pub fn start_or_skip(test: &str) -> Option<Sendmail> {
+        let packages = packages();
+        let lacks = if packages.is_none() {
+            Some(
+                "sendmail-bin and sendmail-cf as files: apt-get download them to a directory that LIBMILTER_SENDMAIL_DEBS names",
+            )
+        } else if !is_root() {
+            Some("root, to run Sendmail")
+        } else {
+            ["m4", "dpkg", "unshare"].into_iter().find(|name| find(name).is_none())
+        };
+        if let Some(lacks) = lacks {
+            skip(test, lacks);
+            return None;
+        }
+        let directory = TempDir::new();
+        for package in packages.expect("looked at above") {
+            run(Command::new("dpkg").arg("-x").arg(package).arg(directory.join("packages")));
+        }
+        fs::create_dir(directory.join("queue")).expect("a fresh directory");
+        let port = free_port();
+        let place = directory.path().to_str().expect("a path of ours");
+        let macros = CONFIGURATION.replace("$place", place).replace("$host", HOST).replace("$port", &port.to_string());
+        let macros = directory.write("sendmail.mc", macros);
+        let configuration = directory.write("sendmail.cf", run(Command::new("m4").arg(macros)));
+        directory.write("switch", "hosts files\naliases files\npasswd files\n");
+        let hosts = directory.write("hosts", format!("127.0.0.1 {HOST} localhost\n"));
+        // Nobody is there: it is not to ask the network.
+        let resolver = directory.write("resolv.conf", "nameserver 127.0.0.1\n");
+
+        let sink = Sink::listen(directory.join("sink"));
+        let output = File::create(directory.join("output")).expect("a fresh directory");
+        let mut command = Command::new("unshare");
+        command
+            .args(["--uts", "--mount", "sh", "-c", SURROUNDINGS, "sh"])
+            .args([Path::new(HOST), &hosts, &resolver, &directory.join("packages/usr/libexec/sendmail/sendmail")])
+            .arg("-bD")
+            .arg("-C")
+            .arg(configuration)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a descriptor"))
+            .stderr(output);
+        let mut daemon = Process::spawn(&mut command);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // A connection to try would make it look for the filter, which need not be there yet.
+        while !directory.join("pid").exists() {
+            let output = fs::read_to_string(directory.join("output")).unwrap_or_default();
+            assert!(daemon.is_alive() && Instant::now() < deadline, "Sendmail does not start: {output}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Some(Sendmail { _daemon: daemon, sink, directory, port })
+    }
+
+    /// Where the filter has to listen.
+    #[must_use]
+    pub fn filter_socket(&self) -> PathBuf {
+        self.directory.join("filter")
+    }
+
+    /// A directory for things of the test, as long-lived as this Sendmail.
+    #[must_use]
+    pub fn directory(&self) -> &TempDir {
+        &self.directory
+    }
+
+    /// Where it delivers to.
+    #[must_use]
+    pub fn sink(&self) -> &Sink {
+        &self.sink
+    }
+
+    /// The next message that it delivers, without the date and the name that it gives to messages that have
+    /// none: they differ from one run to the next.
+    #[must_use]
+    pub fn next(&self) -> Delivery {
+        let delivery = self.sink.next();
+        let (head, body) = delivery.message.split_once("\n\n").unwrap_or((&delivery.message, ""));
+        let kept = head.lines().filter(|line| !["Date:", "Message-Id:"].iter().any(|name| line.starts_with(name)));
+        let message = kept.collect::<Vec<_>>().join("\n") + "\n\n" + body;
+        Delivery { message, ..delivery }
+    }
+
+    /// Opens an SMTP session and says EHLO.
+    ///
+    /// # Panics
+    ///
+    /// When Sendmail refuses that.
+    #[must_use]
+    pub fn smtp(&self) -> SmtpClient {
+        let (mut client, greeting) = SmtpClient::connect(self.port).expect("Sendmail listens");
+        assert_eq!(greeting.code(), "220", "{}", greeting.text);
+        client.expect("EHLO client.example", "250");
+        client
+    }
+}
+
+/// What it needs to believe that it has a name, with nobody else noticing.
+const SURROUNDINGS: &str = r#"
+hostname "$1" && mount --bind "$2" /etc/hosts && mount --bind "$3" /etc/resolv.conf && shift 3 && exec "$@"
+"#;
+
+/// As in the documentation of sendmail-cf. All mail goes to the sink; a filter that fails is an error.
+const CONFIGURATION: &str = "\
+divert(-1)
+include(`$place/packages/usr/share/sendmail/cf/m4/cf.m4')
+divert(0)dnl
+OSTYPE(`linux')dnl
+define(`confDOMAIN_NAME', `$host')dnl
+define(`ALIAS_FILE', `')dnl
+define(`HELP_FILE', `')dnl
+define(`STATUS_FILE', `')dnl
+define(`QUEUE_DIR', `$place/queue')dnl
+define(`confPID_FILE', `$place/pid')dnl
+define(`confDONT_BLAME_SENDMAIL', `TrustStickyBit')dnl
+define(`confDELIVERY_MODE', `i')dnl
+define(`confQUEUE_LA', `1000')dnl
+define(`confREFUSE_LA', `1000')dnl
+define(`confTO_IDENT', `0s')dnl
+define(`confSERVICE_SWITCH_FILE', `$place/switch')dnl
+FEATURE(`no_default_msa')dnl
+FEATURE(`nocanonify')dnl
+FEATURE(`accept_unresolvable_domains')dnl
+FEATURE(`promiscuous_relay')dnl
+DAEMON_OPTIONS(`Name=MTA, Family=inet, Addr=127.0.0.1, Port=$port')dnl
+INPUT_MAIL_FILTER(`filter', `S=unix:$place/filter, F=T, T=C:30s;S:30s;R:30s;E:60s')dnl
+MAILER(`smtp')dnl
+MAILER_DEFINITIONS
+Msink,\tP=[IPC], F=mDFMXz8, E=\\r\\n, T=DNS/RFC822/SMTP, A=FILE $place/sink
+LOCAL_RULE_0
+R$* < @ $+ . > $*\t$: $1 < @ $2 > $3
+R$* < @ $+ > $*\t$#sink $@ sink $: $1@$2
+LOCAL_RULESETS
+SLocal_check_rcpt
+R$* nowhere@harbour.example $*\t$#error $@ 5.1.1 $: \"550 Unknown\"
+";
+
+/// The two packages, from the named directory or from where apt-get keeps what it fetched.
+fn packages() -> Option<[PathBuf; 2]> {
+    let directory = env::var_os(PACKAGES).map_or_else(|| PathBuf::from("/var/cache/apt/archives"), PathBuf::from);
+    let files: Vec<PathBuf> = fs::read_dir(directory).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let package = |name: &str| {
+        let named =
+            |path: &&PathBuf| path.file_name().and_then(OsStr::to_str).is_some_and(|file| file.starts_with(name));
+        files.iter().find(named).cloned()
+    };
+    Some([package("sendmail-bin_")?, package("sendmail-cf_")?])
+}
+
+fn run(command: &mut Command) -> Vec<u8> {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
