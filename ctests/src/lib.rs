@@ -11,10 +11,11 @@
 //! [`Program`] is a filter that somebody else built; [`Postfix`] passes it mail that an [`SmtpClient`]
 //! submits, and delivers to a [`Sink`]. [`opendkim`] configures Debian's OpenDKIM. [`Sendmail`] is the other
 //! MTA, [`mailbag`] is mail of every
-//! kind, and [`comparison`] passes it with every library.
+//! kind, and [`comparison`] passes it with every library. [`Build`] is a filter made from its authors' sources.
 
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod comparison;
 mod compile;
 pub mod conversation;
@@ -37,6 +38,7 @@ pub mod verdict;
 mod wire;
 mod words;
 
+pub use archive::{Build, Need, sources_dir};
 pub use compile::{Compile, Linkage};
 pub use conversation::Setting;
 pub use library::{Library, Origin, target_dir, workspace_dir};

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Library, Process, Setting, TempDir, compile::compiler, workspace_dir};
+use crate::{Library, Linkage, Process, Setting, TempDir, compile::compiler, workspace_dir};
 
 /// A filter whose libmilter is chosen at run time by `LD_LIBRARY_PATH`, as an administrator would
 /// try a library: one from the distribution, or one compiled without a path in it.
@@ -26,6 +26,12 @@ impl Program {
     #[must_use]
     pub fn installed(name: &str) -> Option<Program> {
         find(name).map(|path| Program { path, wrapper: Vec::new() })
+    }
+
+    /// The program of this path.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Program {
+        Program { path: path.into(), wrapper: Vec::new() }
     }
 
     /// A C source below the workspace, compiled into `directory` against the headers of `library`.
@@ -103,7 +109,9 @@ impl Program {
             );
             thread::sleep(Duration::from_millis(2));
         }
-        service.process.assert_uses(setting.library);
+        if setting.linkage == Linkage::Shared {
+            service.process.assert_uses(setting.library);
+        }
         service
     }
 }
