@@ -390,3 +390,28 @@ fn l08_tcp_descriptor_that_does_not_listen() {
         assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
     }
 }
+
+#[test]
+fn debug_output_tells_commands_transitions_and_ends() {
+    for setting in [Setting::ours(), Setting::model("threads")] {
+        let plan = "start setdbg 6\nstart setconn $socket\nstart register\nstart opensocket\nstart main\n";
+        let mut filter = Filter::launch(&setting, plan, TempDir::new());
+        assert_eq!(filter.wait_for("opensocket"), "opensocket 0", "{setting}");
+        let mut mta = filter.connect();
+        assert!(mta.ask(OFFER).starts_with("OPTNEG"));
+        assert_eq!(mta.ask("HELO h"), "CONTINUE");
+        assert_eq!(mta.ask("RCPT <b>"), "EOF");
+        filter.process().signal(rustix::process::Signal::TERM);
+        assert!(filter.process().wait(SECONDS(5)).is_some());
+        let output = filter.output();
+        for line in [
+            "[1] got cmd 'O' len 12",
+            "[1] cur 0 new 1 nextmask 2",
+            "[1] milter_negotiate: mta_actions=0x1ff, mta_flags=0x1fffff, actions=0x1ff, flags=0x0",
+            "[1] got cmd 'H' len 2",
+            "[1] RCPT: abort: cur 3 (0x8) new 5 (0x20) next 0x18",
+        ] {
+            assert!(output.lines().any(|printed| printed == line), "{setting}: {line}\n{output}");
+        }
+    }
+}

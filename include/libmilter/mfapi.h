@@ -385,8 +385,9 @@ LIBMILTER_API int smfi_register(struct smfiDesc descriptor);
  * Call it after smfi_register() and smfi_setconn(). Callbacks run in other threads, several at a time. The
  * library starts no thread before this call, so a program may fork before it.
  *
- * @return MI_SUCCESS after a stop; MI_FAILURE if the filter is not registered, if there is no address, or if
- * the socket cannot be opened: the log says why.
+ * @return MI_SUCCESS after a stop; MI_FAILURE if the filter is not registered, if there is no address, if the
+ * socket cannot be opened, if LIBMILTER_OPTIONS is not understood, if smfi_main() is running already, or if
+ * threads or descriptors are lacking: the log says why.
  */
 LIBMILTER_API int smfi_main(void);
 

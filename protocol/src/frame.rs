@@ -71,6 +71,9 @@ impl fmt::Display for FrameError {
 /// read.
 pub fn parse(input: &[u8], limit: usize) -> Result<Option<Header>, FrameError> {
     let limit = limit.min(LARGEST_LIMIT);
+    if input.starts_with(&[0; 4]) {
+        return Err(FrameError::Empty);
+    }
     let Some(start) = input.first_chunk::<HEADER_LEN>() else {
         return Ok(None);
     };
@@ -115,6 +118,7 @@ mod tests {
 
     #[test]
     fn defect_3_zero_and_huge_lengths_are_refused() {
+        assert_eq!(parse(&[0, 0, 0, 0], 10), Err(FrameError::Empty));
         assert_eq!(parse(&[0, 0, 0, 0, b'A'], 10), Err(FrameError::Empty));
         for length in [0x8000_0000_u32, 0x8000_0001, 0xffff_ffff] {
             let mut input = length.to_be_bytes().to_vec();

@@ -45,7 +45,9 @@ pub unsafe extern "C" fn smfi_register(descriptor: smfiDesc) -> c_int {
             }
             Err(mismatch) => {
                 server::register(None);
-                server::log_version_mismatch(&mismatch.name, mismatch.wanted);
+                let (major, minor, patch) = VERSION;
+                let known = format_args!("{major}.{minor}.{patch}");
+                server::log_version_mismatch(&mismatch.name, mismatch.wanted, known);
                 None
             }
         }
@@ -57,8 +59,9 @@ pub unsafe extern "C" fn smfi_register(descriptor: smfiDesc) -> c_int {
 /// Call it after smfi_register() and smfi_setconn(). Callbacks run in other threads, several at a time. The
 /// library starts no thread before this call, so a program may fork before it.
 ///
-/// @return MI_SUCCESS after a stop; MI_FAILURE if the filter is not registered, if there is no address, or if
-/// the socket cannot be opened: the log says why.
+/// @return MI_SUCCESS after a stop; MI_FAILURE if the filter is not registered, if there is no address, if the
+/// socket cannot be opened, if LIBMILTER_OPTIONS is not understood, if smfi_main() is running already, or if
+/// threads or descriptors are lacking: the log says why.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_main() -> c_int {
     guard(MI_FAILURE, || server::run().then_some(MI_SUCCESS))

@@ -13,7 +13,7 @@
 //!   not yet returned from its last xxfi_close.
 //! - **String.** A `char *` is NULL or points to a NUL-terminated string that nobody changes during the call.
 //! - **Buffer.** A pointer with a length is NULL, or that many octets can be read (written, where it is a
-//!   destination) during the call.
+//!   destination) and nobody else changes them during the call.
 //! - **Result.** A pointer through which a result is returned is NULL, or aligned and writable.
 //! - **Descriptor.** The callbacks in a `struct smfiDesc` that its version covers are NULL or functions of the
 //!   declared type, which may be called from any thread for as long as sessions exist. Fields that the version

@@ -3,8 +3,8 @@
 //! # Who does what
 //!
 //! A *leader* waits for events and serves ready sessions one after another, callbacks included. Usually there is one;
-//! while it is quick, no other thread wakes up. The *manager* is the thread that runs [`Model::run`]; it never runs a
-//! callback. It looks at the clock: a leader that has been in one step for longer than the delay is *detached*, which
+//! while it is quick, no other thread wakes up. The *manager* is the thread that runs [`Model::run`], and after that one
+//! that looks after the sessions that are left; it never runs a callback. It looks at the clock: a leader that has been in one step for longer than the delay is *detached*, which
 //! means that it goes on with that one session only, and another thread is made leader in its place. So a callback that
 //! blocks delays the other sessions by the delay and never by its own duration. When the detached thread comes back it
 //! leads again if nobody else does, or *parks*, ready to be the next leader.

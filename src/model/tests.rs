@@ -57,7 +57,7 @@ impl Session for Echo {
         if self.in_step.swap(true, SeqCst) {
             self.world.collisions.fetch_add(1, SeqCst);
         }
-        let mut room = [0; 16];
+        let mut room = Vec::with_capacity(16);
         let next = match socket::receive(self.connection.as_fd(), &mut room) {
             Ok(0) => Next::End,
             Ok(len) => {
@@ -79,7 +79,7 @@ impl Session for Echo {
                     }
                 }
                 match socket::send(self.connection.as_fd(), &[&room[..len], &[]]) {
-                    Ok(_) if len == room.len() || hang_up => Next::More,
+                    Ok(_) if len == room.capacity() || hang_up => Next::More,
                     Ok(_) => Next::Wait,
                     Err(_) => Next::End,
                 }

@@ -16,61 +16,54 @@ const SMALL: usize = 4 * 1024;
 /// Received octets that are not used yet.
 #[derive(Debug)]
 pub(super) struct Buffer {
-    /// Initialised for its whole length.
-    octets: Box<[u8]>,
-    start: usize,
-    end: usize,
+    /// Used octets, then those that are not; the capacity is the room.
+    octets: Vec<u8>,
+    used: usize,
 }
 
 impl Buffer {
-    fn with_room(room: usize) -> Self {
-        Buffer { octets: vec![0; room].into(), start: 0, end: 0 }
+    /// Fails when there is no memory: how much is needed is up to the peer.
+    fn with_room(room: usize) -> io::Result<Self> {
+        let mut octets = Vec::new();
+        octets.try_reserve_exact(room)?;
+        Ok(Buffer { octets, used: 0 })
     }
 
     /// What has been received and not used.
     pub(super) fn received(&mut self) -> &mut [u8] {
-        &mut self.octets[self.start..self.end]
+        &mut self.octets[self.used..]
     }
 
     /// Counts octets as used.
     pub(super) fn consume(&mut self, len: usize) {
-        self.start += len;
-        debug_assert!(self.start <= self.end);
+        self.used += len;
+        debug_assert!(self.used <= self.octets.len());
     }
 
-    /// Makes room for a frame of this length.
-    pub(super) fn expect(&mut self, frame_len: usize) {
-        if self.start + frame_len > self.octets.len() {
-            if frame_len > self.octets.len() {
-                let mut larger = Buffer::with_room(frame_len);
-                larger.append(self.received());
-                *self = larger;
-            } else {
-                self.octets.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-            }
+    /// Makes room to go on receiving a frame of this length: as much as has come already, and at least some.
+    pub(super) fn expect(&mut self, frame_len: usize) -> io::Result<()> {
+        if self.used + frame_len <= self.octets.capacity() {
+            return Ok(());
         }
+        self.octets.drain(..self.used);
+        self.used = 0;
+        let room = frame_len.min(ROOM.max(2 * self.octets.len()));
+        Ok(self.octets.try_reserve_exact(room.saturating_sub(self.octets.len()))?)
     }
 
-    /// Has `read` write into what room there is. Says how much came, and whether the room is full now.
-    pub(super) fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<(usize, bool)> {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+    /// Has `read` append to what has been received, within the room. Says how much came, and whether the room is full.
+    pub(super) fn fill(&mut self, read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>) -> io::Result<(usize, bool)> {
+        if self.used == self.octets.len() {
+            self.octets.clear();
+            self.used = 0;
         }
-        self.expect(self.end - self.start + HEADER_LEN);
-        let len = read(&mut self.octets[self.end..])?;
-        self.end += len;
-        Ok((len, self.end == self.octets.len()))
-    }
-
-    fn append(&mut self, octets: &[u8]) {
-        self.octets[self.end..self.end + octets.len()].copy_from_slice(octets);
-        self.end += octets.len();
+        self.expect(self.octets.len() - self.used + HEADER_LEN)?;
+        let len = read(&mut self.octets)?;
+        Ok((len, self.octets.len() == self.octets.capacity()))
     }
 
     fn len(&self) -> usize {
-        self.end - self.start
+        self.octets.len() - self.used
     }
 }
 
@@ -82,32 +75,32 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     /// A buffer to go on receiving with, which holds what a session has kept.
-    pub(super) fn take(&mut self, kept: Option<Buffer>) -> Buffer {
+    pub(super) fn take(&mut self, kept: Option<Buffer>) -> io::Result<Buffer> {
         match kept {
-            Some(kept) if kept.octets.len() > SMALL => kept,
+            Some(kept) if kept.octets.capacity() > SMALL => Ok(kept),
             kept => {
-                let mut buffer = self.spare.take().unwrap_or_else(|| Buffer::with_room(ROOM));
+                let mut buffer = self.spare.take().map_or_else(|| Buffer::with_room(ROOM), Ok)?;
                 if let Some(mut kept) = kept {
-                    buffer.append(kept.received());
+                    buffer.octets.extend_from_slice(kept.received());
                 }
-                buffer
+                Ok(buffer)
             }
         }
     }
 
     /// Takes a buffer back, and gives what its session has to keep.
     pub(super) fn give_back(&mut self, mut buffer: Buffer) -> Option<Buffer> {
-        if buffer.len() > SMALL {
-            return Some(buffer);
+        let mut kept = None;
+        if buffer.len() > 0 {
+            let copy = Some(buffer.len()).filter(|len| *len <= SMALL).map(Buffer::with_room);
+            let Some(Ok(mut copy)) = copy else { return Some(buffer) };
+            copy.octets.extend_from_slice(buffer.received());
+            kept = Some(copy);
         }
-        let kept = (buffer.len() > 0).then(|| {
-            let mut kept = Buffer::with_room(buffer.len());
-            kept.append(buffer.received());
-            kept
-        });
         // One made for a frame of unusual size goes.
-        if buffer.octets.len() == ROOM {
-            (buffer.start, buffer.end) = (0, 0);
+        if buffer.octets.capacity() <= ROOM {
+            buffer.octets.clear();
+            buffer.used = 0;
             self.spare = Some(buffer);
         }
         kept
@@ -121,7 +114,7 @@ mod tests {
     fn receive(buffer: &mut Buffer, octets: &[u8]) -> (usize, bool) {
         buffer
             .fill(|room| {
-                room[..octets.len()].copy_from_slice(octets);
+                room.extend_from_slice(octets);
                 Ok(octets.len())
             })
             .unwrap()
@@ -132,13 +125,13 @@ mod tests {
         let mut scratch = Scratch::default();
         for part in [1, SMALL, SMALL + 1, ROOM / 2] {
             let octets: Vec<u8> = (0..part).map(|i| i as u8).collect();
-            let mut buffer = scratch.take(None);
+            let mut buffer = scratch.take(None).unwrap();
             receive(&mut buffer, b"used");
             receive(&mut buffer, &octets);
             buffer.consume(4);
             let kept = scratch.give_back(buffer);
             assert_eq!(scratch.spare.is_some(), part <= SMALL);
-            let mut buffer = scratch.take(kept);
+            let mut buffer = scratch.take(kept).unwrap();
             assert_eq!(buffer.received(), octets, "{part}");
             buffer.consume(part);
             assert!(scratch.give_back(buffer).is_none());
@@ -146,20 +139,34 @@ mod tests {
     }
 
     #[test]
-    fn there_is_always_room_for_the_frame_that_is_expected() {
+    fn there_is_room_to_go_on_with_the_frame_that_is_expected() {
         let mut scratch = Scratch::default();
-        let mut buffer = scratch.take(None);
+        let mut buffer = scratch.take(None).unwrap();
         receive(&mut buffer, &vec![1; ROOM - 10]);
         buffer.consume(ROOM - 20);
-        buffer.expect(ROOM);
+        buffer.expect(ROOM).unwrap();
         assert_eq!(buffer.received(), [1; 10]);
         assert!(receive(&mut buffer, &vec![2; ROOM - 10]).1);
-        buffer.expect(2 * ROOM);
+        buffer.expect(2 * ROOM).unwrap();
         assert_eq!(buffer.len(), ROOM);
-        receive(&mut buffer, &vec![3; ROOM]);
+        assert!(receive(&mut buffer, &vec![3; ROOM]).1);
         assert_eq!(buffer.len(), 2 * ROOM);
         buffer.consume(2 * ROOM);
         assert!(scratch.give_back(buffer).is_none());
         assert!(scratch.spare.is_none(), "a buffer of unusual size is not kept");
+    }
+
+    #[test]
+    fn the_length_of_a_frame_costs_no_memory_before_the_frame_comes() {
+        let mut buffer = Scratch::default().take(None).unwrap();
+        receive(&mut buffer, b"start");
+        buffer.expect(isize::MAX as usize).unwrap();
+        assert!(buffer.octets.capacity() <= 2 * ROOM);
+    }
+
+    #[test]
+    fn no_memory_is_an_error() {
+        let error = Buffer::with_room(isize::MAX as usize).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
     }
 }

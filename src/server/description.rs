@@ -48,7 +48,7 @@ impl fmt::Display for DescriptionError {
                 write!(f, "socket path of {len} octets is too long, {MAX_PATH} are possible")
             }
             DescriptionError::UnknownType(text) => write!(f, "unknown socket type {text}; {FORMS}"),
-            DescriptionError::UnknownPort(text) => write!(f, "unknown port name {text}; {FORMS}"),
+            DescriptionError::UnknownPort(text) => write!(f, "unknown port {text}; {FORMS}"),
             DescriptionError::BadAddress(text) => write!(f, "invalid numeric address {text}"),
             DescriptionError::UnknownHost(text) => write!(f, "unknown host name {text}"),
             DescriptionError::BadDescriptor(text) => write!(f, "fd:{text} is not the number of a descriptor"),

@@ -17,6 +17,7 @@ mod signals;
 mod stop;
 
 use std::ffi::{CStr, c_int};
+use std::fmt;
 
 use milter_protocol::{Callback, Profile};
 
@@ -38,10 +39,8 @@ pub(crate) trait Filter: Send + Sync {
     fn call(&self, context: &Context, callback: &mut Callback<'_>) -> c_int;
 }
 
-/// Tells the operator that a filter was compiled for another API.
-pub(crate) fn log_version_mismatch(name: &CStr, wanted: c_int) {
-    log::error(
-        name,
-        format_args!("smfi_register: version {wanted} of the filter does not fit {} of the library", 0x0100_0001),
-    );
+/// Tells the operator that a filter was compiled for another API than the `known` one.
+pub(crate) fn log_version_mismatch(name: &CStr, wanted: c_int, known: fmt::Arguments<'_>) {
+    let text = format_args!("smfi_register: version {wanted} of the filter does not fit {known} of the library");
+    log::error(name, text);
 }

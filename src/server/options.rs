@@ -74,7 +74,9 @@ impl Options {
                     _ => return Err(wrong("pool or threads")),
                 }
             }
-            "drain" => self.drain = Duration::from_secs(value.parse::<u32>().map_err(|_| wrong("in seconds"))?.into()),
+            "drain" => {
+                self.drain = Duration::from_secs(value.parse::<u32>().map_err(|_| wrong("a number of seconds"))?.into())
+            }
             _ => return Err(OptionError(format!("unknown option {name}; there are model and drain"))),
         }
         Ok(())
@@ -98,7 +100,7 @@ mod tests {
     fn what_is_not_understood_is_an_error_that_says_what_would_be() {
         let message = |text| Options::parse(text).unwrap_err().to_string();
         assert_eq!(message("model=quick"), "LIBMILTER_OPTIONS: option model=quick: the value must be pool or threads");
-        assert_eq!(message("drain=-1"), "LIBMILTER_OPTIONS: option drain=-1: the value must be in seconds");
+        assert_eq!(message("drain=-1"), "LIBMILTER_OPTIONS: option drain=-1: the value must be a number of seconds");
         assert_eq!(message("speed=11"), "LIBMILTER_OPTIONS: unknown option speed; there are model and drain");
     }
 }

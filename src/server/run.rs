@@ -41,7 +41,10 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     signal::ignore_broken_pipes().map_err(explain("cannot ignore SIGPIPE"))?;
     let plan = settings::plan().map_err(|missing| useless(&missing))?;
     let options = Options::from_environment().map_err(|error| useless(&error))?;
-    let run = Run::begin().map_err(explain("smfi_main cannot run twice at once"))?;
+    let run = Run::begin().map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY) => tell(name, format_args!("smfi_main: it is running already"), libc::EBUSY),
+        _ => explain("smfi_main cannot begin")(error),
+    })?;
     log_panics();
     let signals = Signals::take().map_err(explain("Couldn't start signal thread"))?;
     let Listener { socket, family, leave } = settings::take_listener().ok_or_else(|| Told(process::errno()))?;

@@ -64,7 +64,7 @@ impl Server {
     /// A run that nobody waits for.
     #[cfg(test)]
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
-        let plan = Plan { filter, timeout: None, debug: 0 };
+        let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0 };
         Server::new(plan, Options::default(), Family::Local, Arc::new(Wake::new().unwrap()))
     }
 

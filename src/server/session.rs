@@ -28,8 +28,10 @@ pub(crate) struct Session {
 #[derive(Clone, Copy)]
 enum ReadEnd {
     Timeout = 1,
+    NoMemory = 3,
     Error = 4,
     EndOfStream = 5,
+    BadLength = 7,
 }
 
 impl model::Session for Session {
@@ -78,7 +80,10 @@ impl Session {
 
     /// Reads once and serves every whole frame.
     fn receive(&mut self, scratch: &mut Scratch, hang_up: bool) -> Next {
-        let mut buffer = scratch.take(self.kept.take().map(|kept| *kept));
+        let mut buffer = match scratch.take(self.kept.take().map(|kept| *kept)) {
+            Ok(buffer) => buffer,
+            Err(error) => return self.give_up_reading(&error),
+        };
         let next = match buffer.fill(|room| socket::receive(self.context.connection(), room)) {
             Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream),
             Ok((_, full)) => match self.serve_frames(&mut buffer) {
@@ -88,10 +93,7 @@ impl Session {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Next::Wait,
                 io::ErrorKind::Interrupted => Next::More,
-                _ => {
-                    self.context.report(Level::Error, format_args!("read returned -1: {error}"));
-                    self.disconnect(ReadEnd::Error)
-                }
+                _ => self.give_up_reading(&error),
             },
         };
         self.kept = scratch.give_back(buffer).map(Box::new);
@@ -110,11 +112,14 @@ impl Session {
                     buffer.consume(header.frame_len());
                 }
                 Ok(Some(header)) => {
-                    buffer.expect(header.frame_len());
-                    return Next::Wait;
+                    return match buffer.expect(header.frame_len()) {
+                        Ok(()) => Next::Wait,
+                        Err(error) => self.give_up_reading(&error),
+                    };
                 }
                 Ok(None) => return Next::Wait,
                 Err(error) => {
+                    self.tell_read_end(ReadEnd::BadLength);
                     self.context.core().engine.handle_frame_error(error);
                     return self.run_callbacks(&mut []);
                 }
@@ -182,11 +187,36 @@ impl Session {
         Next::End
     }
 
-    fn disconnect(&mut self, end: ReadEnd) -> Next {
+    fn give_up_reading(&mut self, error: &io::Error) -> Next {
+        let (end, what) = match error.kind() {
+            io::ErrorKind::OutOfMemory => (ReadEnd::NoMemory, "no memory for what the MTA sends"),
+            _ => (ReadEnd::Error, "read returned -1"),
+        };
+        self.context.report(Level::Error, format_args!("{what}: {error}"));
+        self.disconnect(end)
+    }
+
+    fn tell_read_end(&self, end: ReadEnd) {
         self.context.debug(5, || format!("mi_engine: mi_rd_cmd error ({:x})", end as u8));
+    }
+
+    fn disconnect(&mut self, end: ReadEnd) -> Next {
+        self.tell_read_end(end);
         self.context.core().engine.handle_disconnect();
         self.run_callbacks(&mut [])
     }
+}
+
+/// A transition that is not possible, for debug output: states by number and as bits.
+fn refused(command: CommandCode, state: State) -> String {
+    let wanted = State::after(command).unwrap_or(state) as u8;
+    let current = state as u8;
+    format!(
+        "{command}: abort: cur {current} (0x{:x}) new {wanted} (0x{:x}) next 0x{:x}",
+        1 << current,
+        1 << wanted,
+        state.successors()
+    )
 }
 
 /// Telling the operator about a session.
@@ -204,7 +234,7 @@ impl Context {
         match notice {
             Notice::BrokenPromise { .. } | Notice::ReplyDue(_) => self.report(Level::Error, format_args!("{notice}")),
             Notice::Negotiated { .. } => self.debug(3, || notice.to_string()),
-            Notice::Ignored { .. } => self.debug(1, || notice.to_string()),
+            Notice::Ignored { command, state } => self.debug(1, || refused(command, state)),
         }
     }
 
@@ -219,7 +249,10 @@ impl Context {
                 self.server.report(Level::Error, format_args!("connect[{number}]: {error}"));
             }
             Some(failure) => {
-                self.debug(1, || failure.to_string());
+                self.debug(1, || match failure {
+                    Failure::OutOfOrder { command, state } => refused(command, state),
+                    failure => failure.to_string(),
+                });
                 self.report(Level::Error, format_args!("{failure}"));
             }
         }

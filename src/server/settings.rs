@@ -13,6 +13,7 @@ use super::Filter;
 use super::description::Description;
 use super::listener::{Listener, OpenError};
 use super::log::{self, Level};
+use super::options::Options;
 use crate::sys::process;
 use crate::sys::socket::DEFAULT_BACKLOG;
 
@@ -89,11 +90,10 @@ pub(crate) fn open_socket(remove_stale: bool) -> bool {
 
 /// Opens the socket; looking names up and writing to the log may take their time.
 fn open(remove_stale: bool) -> Option<Listener> {
-    let settings = SETTINGS.lock();
-    let filter = settings.filter.clone()?;
-    let connection = settings.connection.clone()?;
-    let (debug, backlog) = (settings.debug, settings.backlog);
-    drop(settings);
+    let name = filter_name().unwrap_or_default();
+    let useless = |reason: &dyn fmt::Display| log::error(&name, format_args!("smfi_opensocket: {reason}"));
+    let Plan { filter, connection, backlog, debug, .. } = plan().inspect_err(|missing| useless(missing)).ok()?;
+    Options::from_environment().inspect_err(|error| useless(error)).ok()?;
     let shown = connection.to_string_lossy();
     if debug > 0 {
         log::write(Level::Debug, filter.name(), format_args!("Opening listen socket on conn {shown}"));
@@ -112,6 +112,8 @@ fn open(remove_stale: bool) -> Option<Listener> {
 /// What a run is made of.
 pub(super) struct Plan {
     pub(super) filter: Arc<dyn Filter>,
+    pub(super) connection: CString,
+    pub(super) backlog: c_int,
     /// How long a session may be silent; `None` is forever.
     pub(super) timeout: Option<Duration>,
     pub(super) debug: c_int,
@@ -136,12 +138,10 @@ impl fmt::Display for Missing {
 /// The settings for a run that begins now.
 pub(super) fn plan() -> Result<Plan, Missing> {
     let settings = SETTINGS.lock();
-    if settings.connection.is_none() {
-        return Err(Missing::Connection);
-    }
+    let connection = settings.connection.clone().ok_or(Missing::Connection)?;
     let filter = settings.filter.clone().ok_or(Missing::Filter)?;
     let timeout = u64::try_from(settings.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-    Ok(Plan { filter, timeout, debug: settings.debug })
+    Ok(Plan { filter, connection, backlog: settings.backlog, timeout, debug: settings.debug })
 }
 
 /// The name of the filter for log lines, if there is one.

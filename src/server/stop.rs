@@ -1,7 +1,7 @@
 //! Stopping: how far, and waking whoever waits for it.
 //!
 //! A stop is asked for by signals, by callbacks, by other threads and by signal handlers of the program, so asking is
-//! async-signal-safe: one atomic store and one write.
+//! async-signal-safe: a few atomic operations and one write.
 
 use std::io;
 use std::os::fd::RawFd;

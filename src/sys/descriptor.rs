@@ -11,9 +11,13 @@ use super::check;
 const ABOVE_STDIO: libc::c_int = 3;
 
 /// Takes ownership of what a system call has just returned, moved above the standard streams.
-pub(super) fn own(fresh: libc::c_int) -> io::Result<OwnedFd> {
+///
+/// # Safety
+///
+/// The call makes descriptors, so that nobody else knows this one.
+pub(super) unsafe fn own(fresh: libc::c_int) -> io::Result<OwnedFd> {
     let fresh = check(fresh)?;
-    // SAFETY: every caller passes the result of a call that creates a descriptor; nobody else knows it yet.
+    // SAFETY: a descriptor that has just been made and that nobody else knows, as the caller promises.
     let fresh = unsafe { OwnedFd::from_raw_fd(fresh) };
     if fresh.as_raw_fd() >= ABOVE_STDIO { Ok(fresh) } else { duplicate(&fresh) }
 }
@@ -25,8 +29,8 @@ pub(crate) fn duplicate(file: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// A descriptor of our own for the file behind a number that somebody gave us; fails if it is not open.
 pub(crate) fn duplicate_raw(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl with F_DUPFD_CLOEXEC reads no memory and reports unknown descriptors.
-    own(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, ABOVE_STDIO) })
+    // SAFETY: fcntl with F_DUPFD_CLOEXEC reads no memory and reports unknown descriptors; the call makes a descriptor.
+    unsafe { own(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, ABOVE_STDIO)) }
 }
 
 /// Sets close-on-exec on a descriptor that the program made.

@@ -30,8 +30,8 @@ impl Events {
 
 impl Epoll {
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: no memory is involved.
-        own(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(Epoll)
+        // SAFETY: no memory is involved; the call makes a descriptor.
+        unsafe { own(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }.map(Epoll)
     }
 
     /// Reports `descriptor` once each time something new is to be read.

@@ -40,7 +40,8 @@ fn look_up(family: Internet, host: Option<&CStr>, service: Option<&CStr>) -> Opt
     if result != 0 || found.is_null() {
         return None;
     }
-    // SAFETY: an entry's address is of the family that the hints ask for; the list is freed once, after its last use.
+    // SAFETY: an entry's address is of the family that the hints ask for, with that family's size and alignment; the list is
+    // freed once, after its last use.
     unsafe {
         let first = (*found).ai_addr;
         let (address, port) = match family {

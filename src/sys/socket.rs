@@ -73,11 +73,11 @@ pub(crate) fn bind(place: &Place<'_>) -> io::Result<OwnedFd> {
 
 fn stream(family: libc::c_int) -> io::Result<OwnedFd> {
     #[cfg(not(target_vendor = "apple"))]
-    // SAFETY: no memory is involved.
-    let socket = own(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) });
+    // SAFETY: no memory is involved; the call makes a descriptor.
+    let socket = unsafe { own(libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)) };
     #[cfg(target_vendor = "apple")]
-    // SAFETY: no memory is involved. This system cannot make a socket close-on-exec in one step.
-    let socket = own(unsafe { libc::socket(family, libc::SOCK_STREAM, 0) }).inspect(|socket| {
+    // SAFETY: no memory is involved. This system cannot make a socket close-on-exec in one step; the call makes a descriptor.
+    let socket = unsafe { own(libc::socket(family, libc::SOCK_STREAM, 0)) }.inspect(|socket| {
         let _ = super::descriptor::set_close_on_exec(socket.as_raw_fd());
     });
     socket
@@ -85,7 +85,7 @@ fn stream(family: libc::c_int) -> io::Result<OwnedFd> {
 
 fn bind_to<Address>(socket: &OwnedFd, address: &Address) -> io::Result<()> {
     let len = size_of::<Address>() as libc::socklen_t;
-    // SAFETY: both callers pass a socket address structure of the socket's family, readable for its whole size.
+    // SAFETY: every caller passes a socket address structure of the socket's family, readable for its whole size.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), len) }).map(drop)
 }
 
@@ -131,11 +131,11 @@ impl Family {
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let none = std::ptr::null_mut();
     #[cfg(not(target_vendor = "apple"))]
-    // SAFETY: without an address buffer no memory is involved.
-    let connection = own(unsafe { libc::accept4(number(listener), none, none.cast(), libc::SOCK_CLOEXEC) });
+    // SAFETY: without an address buffer no memory is involved; the call makes a descriptor.
+    let connection = unsafe { own(libc::accept4(number(listener), none, none.cast(), libc::SOCK_CLOEXEC)) };
     #[cfg(target_vendor = "apple")]
-    // SAFETY: without an address buffer no memory is involved.
-    let connection = own(unsafe { libc::accept(number(listener), none, none.cast()) }).inspect(|connection| {
+    // SAFETY: without an address buffer no memory is involved; the call makes a descriptor.
+    let connection = unsafe { own(libc::accept(number(listener), none, none.cast())) }.inspect(|connection| {
         let _ = super::descriptor::set_close_on_exec(connection.as_raw_fd());
     });
     connection
@@ -165,10 +165,16 @@ fn option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::
     Ok(value)
 }
 
-/// Reads what there is, without waiting. `Ok(0)` is the end of the stream; `WouldBlock` says that nothing is there.
-pub(crate) fn receive(connection: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
+/// Reads what there is into the spare room of `octets`, without waiting. `Ok(0)` is the end of the stream; `WouldBlock`
+/// says that nothing is there.
+pub(crate) fn receive(connection: BorrowedFd<'_>, octets: &mut Vec<u8>) -> io::Result<usize> {
+    let room = octets.spare_capacity_mut();
     // SAFETY: `room` is writable for its whole length.
-    check_len(unsafe { libc::recv(number(connection), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })
+    let received =
+        check_len(unsafe { libc::recv(number(connection), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })?;
+    // SAFETY: the kernel has written that many octets into the spare room.
+    unsafe { octets.set_len(octets.len() + received) };
+    Ok(received)
 }
 
 /// Writes as much of `parts`, one after another, as fits, without waiting and without SIGPIPE.

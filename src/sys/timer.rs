@@ -12,8 +12,8 @@ pub(crate) struct Timer(OwnedFd);
 
 impl Timer {
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: no memory is involved.
-        own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) }).map(Timer)
+        // SAFETY: no memory is involved; the call makes a descriptor.
+        unsafe { own(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK)) }.map(Timer)
     }
 
     /// Has the timer expire once, `delay` from now; a former expiry that nobody waited for is forgotten.

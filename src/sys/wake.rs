@@ -15,8 +15,8 @@ pub(crate) struct Wake {
 impl Wake {
     #[cfg(target_os = "linux")]
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: no memory is involved.
-        let readable = descriptor::own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: no memory is involved; the call makes a descriptor.
+        let readable = unsafe { descriptor::own(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }?;
         Ok(Wake { readable })
     }
 

@@ -421,7 +421,7 @@ impl<S: Session> State<S> {
         }
     }
 
-    /// Has all threads end. There are no sessions any more, so none of them is in a callback.
+    /// Has all threads end once they have nothing to do.
     pub(super) fn dissolve(&mut self) {
         self.dissolved = true;
         for parked in &self.parked {
