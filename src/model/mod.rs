@@ -27,8 +27,8 @@ pub(crate) trait Session: Send + 'static {
     /// The connection.
     fn connection(&self) -> BorrowedFd<'_>;
 
-    /// Reads once what has arrived and serves it, without waiting for more. `hang_up` says that the peer will send
-    /// nothing further.
+    /// Reads once what has arrived and serves it, without waiting for more. `hang_up` says that the peer may have sent
+    /// its last: the session asks for more steps then until there is nothing left to read.
     fn serve(&mut self, scratch: &mut Self::Scratch, hang_up: bool) -> Next;
 
     /// Ends the session because nothing has arrived in time.

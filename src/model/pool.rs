@@ -315,10 +315,12 @@ impl<V: Service> Shared<V> {
         self.run_errands(errands);
     }
 
-    fn stop_listening(&self) {
+    fn stop_listening(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        state.stop();
+        state.stop(Instant::now());
         self.close_listener(&mut state);
+        drop(state);
+        self.look_after();
     }
 
     /// Closes the listener; while a leader takes connections that is left to the end of its step.

@@ -329,6 +329,19 @@ fn a_stop_waits_for_what_is_in_progress_only<M: Model>() {
     eventually("sessions end after the run", || running.world().ended.load(SeqCst) == 3);
 }
 
+fn a_stop_waits_for_what_has_been_said<M: Model>() {
+    for _ in 0..50 {
+        let mut running = Running::start::<M>(|_| {});
+        let mut streams: Vec<UnixStream> = (0..4).map(|_| running.connect()).collect();
+        streams.iter_mut().for_each(|stream| echo(stream, b'x'));
+        streams.iter_mut().for_each(|stream| say(stream, b'y'));
+        drop(streams);
+        running.stop();
+        running.join();
+        assert_eq!(running.world().ended.load(SeqCst), 4);
+    }
+}
+
 fn a_stop_does_not_wait_for_ever<M: Model>() {
     let mut running = Running::start::<M>(|service| service.drain = Duration::from_millis(50));
     let mut blocked = running.connect();
@@ -414,14 +427,14 @@ macro_rules! promises {
 #[cfg(target_os = "linux")]
 promises! {
     Pool: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
-        a_stop_waits_for_what_is_in_progress_only a_stop_does_not_wait_for_ever silent_sessions_expire
+        a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
         streams_do_not_keep_others_waiting;
 }
 
 promises! {
     Threads: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
-        a_stop_waits_for_what_is_in_progress_only a_stop_does_not_wait_for_ever silent_sessions_expire
+        a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
         streams_do_not_keep_others_waiting;
 }

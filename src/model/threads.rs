@@ -29,6 +29,9 @@ struct State<S> {
     idle: usize,
     /// Sessions in a step or in a message.
     unfinished: usize,
+    /// Sessions that have not served, since the stop, what they had received before: a peer that has said its last word
+    /// is not merely open.
+    unsettled: usize,
     stopping: bool,
 }
 
@@ -36,7 +39,7 @@ impl Model for Threads {
     fn run<V: Service>(service: Arc<V>, listener: OwnedFd) -> io::Result<()> {
         let shared = Arc::new(Shared {
             service,
-            state: Mutex::new(State { waiting: Vec::new(), idle: 0, unfinished: 0, stopping: false }),
+            state: Mutex::new(State { waiting: Vec::new(), idle: 0, unfinished: 0, unsettled: 0, stopping: false }),
             handed: Condvar::new(),
             finished: Condvar::new(),
         });
@@ -68,6 +71,7 @@ impl<V: Service> Shared<V> {
     /// Gives a session to a thread that has none, or to a new one.
     fn hand(self: &Arc<Self>, session: V::Session) {
         let mut state = self.state.lock();
+        state.unsettled += 1;
         if state.idle > 0 {
             state.idle -= 1;
             state.waiting.push(session);
@@ -78,6 +82,7 @@ impl<V: Service> Shared<V> {
         drop(state);
         let shared = Arc::clone(self);
         if let Err(error) = start_thread("milter-session", move || shared.work(session)) {
+            self.state.lock().unsettled -= 1;
             self.service.trouble("start a thread", &error);
         }
     }
@@ -111,23 +116,35 @@ impl<V: Service> Shared<V> {
     }
 
     fn serve(&self, mut session: V::Session, scratch: &mut <V::Session as Session>::Scratch) {
+        let stop = (self.service.stop_descriptor(), Interest::Read);
         let mut in_message = false;
+        let mut settled = false;
         loop {
-            let ready = poll::wait([(session.connection(), Interest::Read)], self.service.timeout());
+            let connection = (session.connection(), Interest::Read);
+            let ready = if settled {
+                poll::wait([connection], self.service.timeout()).map(|[readable]| [readable, false])
+            } else {
+                poll::wait([connection, stop], self.service.timeout())
+            };
             self.begin_step(in_message);
+            let was_settled = settled;
             let next = match ready {
-                Ok([true]) => session.serve(scratch, false),
+                Ok([_, true]) => {
+                    settled = true;
+                    serve_the_rest(&mut session, scratch)
+                }
+                Ok([true, _]) => session.serve(scratch, false),
                 _ => {
                     session.expire();
                     Next::End
                 }
             };
-            in_message = next != Next::End && session.in_message();
             if next == Next::End {
                 drop(session);
-                return self.end_step(in_message);
+                return self.end_step(false, !was_settled);
             }
-            self.end_step(in_message);
+            in_message = session.in_message();
+            self.end_step(in_message, settled && !was_settled);
         }
     }
 
@@ -137,13 +154,16 @@ impl<V: Service> Shared<V> {
         }
     }
 
-    fn end_step(&self, in_message: bool) {
-        if !in_message {
-            let mut state = self.state.lock();
-            state.unfinished -= 1;
-            if state.stopping {
-                self.finished.notify_all();
-            }
+    /// `settles` says that the session was not settled before, and is now or is over.
+    fn end_step(&self, in_message: bool, settles: bool) {
+        if in_message && !settles {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.unfinished -= usize::from(!in_message);
+        state.unsettled -= usize::from(settles);
+        if state.stopping {
+            self.finished.notify_all();
         }
     }
 
@@ -152,6 +172,17 @@ impl<V: Service> Shared<V> {
         let mut state = self.state.lock();
         state.stopping = true;
         self.handed.notify_all();
-        while state.unfinished > 0 && !self.finished.wait_until(&mut state, deadline).timed_out() {}
+        let quiet = |state: &State<_>| state.unfinished == 0 && state.unsettled == 0;
+        while !quiet(&state) && !self.finished.wait_until(&mut state, deadline).timed_out() {}
+    }
+}
+
+/// Serves everything that a session has received.
+fn serve_the_rest<S: Session>(session: &mut S, scratch: &mut S::Scratch) -> Next {
+    loop {
+        match session.serve(scratch, true) {
+            Next::More => {}
+            next => return next,
+        }
     }
 }

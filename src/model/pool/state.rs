@@ -397,8 +397,14 @@ impl<S: Session> State<S> {
         delay
     }
 
-    pub(super) fn stop(&mut self) {
+    /// Begins to stop. What every session has received is served first: a peer that has said its last word is not
+    /// merely open.
+    pub(super) fn stop(&mut self, now: Instant) {
         self.stopping = true;
+        while let Some((token, session)) = self.slots.claim_silent(now, Duration::ZERO) {
+            self.begin(&session);
+            self.ready.push_back(Job::Serve { token, session, hang_up: true, continued: true });
+        }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
