@@ -3,6 +3,7 @@
 # make uninstall  with the same variables
 # make demo       a C filter and a mail, end to end
 # make generated  SEED= COUNT=: conversations made up from so many seeds, with sendmail's libmilter and with this one
+# make sources    filters built from their released sources; needs the network, not part of check
 # make check      every check, with a count at the end; LIBMILTER_REQUIRE_ALL=1 allows no skips
 #
 # LIBMILTER_SONAME names the shared object for systems with another convention than Debian's.
@@ -84,6 +85,10 @@ generated:
 	@LIBMILTER_GENERATED_SEED='$(SEED)' LIBMILTER_GENERATED_COUNT='$(COUNT)' \
 		$(CARGO) test --release --locked --package ctests --test generated -- --nocapture
 
+sources:
+	ctests/sources/fetch "$${LIBMILTER_SOURCES:-$(TARGET)/sources}"
+	$(CARGO) test --locked --package ctests --test sources
+
 # Goes on after a failure, so that the last line counts everything.
 check:
 	@passed=0; failed=0; mkdir -p "$(TARGET)"; target=$$(cd "$(TARGET)" && pwd); \
@@ -91,6 +96,7 @@ check:
 	run() { echo "+ $$*"; if "$$@"; then passed=$$((passed + 1)); else failed=$$((failed + 1)); fi; }; \
 	run $(CARGO) fmt --all --check; \
 	run $(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings; \
+	run $(CARGO) clippy --package ctests --test sources --locked -- -D warnings; \
 	run env RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items --locked; \
 	echo "+ $(CARGO) test --workspace"; \
 	{ $(CARGO) test --workspace --no-fail-fast --locked 2>&1; echo "test status: $$?"; } | tee "$$target/tests.log"; \
@@ -105,4 +111,4 @@ check:
 clean:
 	$(CARGO) clean
 
-.PHONY: all library archive install uninstall demo generated check clean
+.PHONY: all library archive install uninstall demo generated sources check clean

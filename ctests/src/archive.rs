@@ -10,7 +10,7 @@ use std::{
 
 use crate::{Linkage, skip, target_dir, workspace_dir};
 
-/// Where `ctests/sources/fetch` has put archives and packages: `LIBMILTER_SOURCES`, or `sources` in the target directory.
+/// Where `ctests/sources/fetch` has put archives: `LIBMILTER_SOURCES`, or `sources` in the target directory.
 #[must_use]
 pub fn sources_dir() -> PathBuf {
     env::var_os("LIBMILTER_SOURCES")
@@ -25,8 +25,6 @@ pub enum Need {
     Program(&'static str, &'static str),
     /// A header that the C compiler finds.
     Header(&'static str, &'static str),
-    /// A file of the system.
-    File(&'static str, &'static str),
 }
 
 impl Need {
@@ -35,7 +33,6 @@ impl Need {
         let (there, package) = match self {
             Need::Program(name, package) => (crate::program::find(name).is_some(), package),
             Need::Header(name, package) => (has_header(name), package),
-            Need::File(path, package) => (Path::new(path).exists(), package),
         };
         (!there).then_some(package)
     }
@@ -92,12 +89,6 @@ impl Build {
             fs::write(&stamp, inputs).expect("the target directory is writable");
         }
         Some(Build { directory, prefix })
-    }
-
-    /// The directory of its sources, in which it was built.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// The program or module.

@@ -35,26 +35,6 @@ fn opendmarc() {
 }
 
 #[test]
-fn spamass_milter() {
-    builds_and_runs(&filter::SPAMASS_MILTER);
-}
-
-#[test]
-fn mimedefang() {
-    builds_and_runs(&filter::MIMEDEFANG);
-}
-
-#[test]
 fn amavisd_milter() {
     builds_and_runs(&filter::AMAVISD_MILTER);
-}
-
-#[test]
-fn milter_greylist() {
-    builds_and_runs(&filter::MILTER_GREYLIST);
-}
-
-#[test]
-fn pymilter() {
-    builds_and_runs(&filter::PYMILTER);
 }
