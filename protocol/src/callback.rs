@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::command::{self, CommandCode, PayloadError};
+use crate::flags::Callbacks;
 
 /// One call to be made into the filter. Strings are parts of the received payload, writable, and include their NUL.
 #[derive(Debug)]
@@ -46,6 +47,25 @@ pub enum Callback<'a> {
 }
 
 impl<'a> Callback<'a> {
+    /// Which callback it is.
+    pub fn kind(&self) -> Callbacks {
+        match self {
+            Callback::Negotiate(_) => Callbacks::NEGOTIATE,
+            Callback::Connect { .. } => Callbacks::CONNECT,
+            Callback::Helo(_) => Callbacks::HELO,
+            Callback::EnvFrom(_) => Callbacks::ENVFROM,
+            Callback::EnvRcpt(_) => Callbacks::ENVRCPT,
+            Callback::Data => Callbacks::DATA,
+            Callback::Unknown(_) => Callbacks::UNKNOWN,
+            Callback::Header { .. } => Callbacks::HEADER,
+            Callback::Eoh => Callbacks::EOH,
+            Callback::Body(_) => Callbacks::BODY,
+            Callback::Eom => Callbacks::EOM,
+            Callback::Abort => Callbacks::ABORT,
+            Callback::Close => Callbacks::CLOSE,
+        }
+    }
+
     /// The call that a command stands for by itself, out of its payload.
     pub(crate) fn decode(command: CommandCode, payload: &'a mut [u8]) -> Result<Option<Self>, PayloadError> {
         Ok(Some(match command {

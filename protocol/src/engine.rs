@@ -26,6 +26,9 @@ pub struct Profile {
     pub actions: Actions,
     /// Callbacks it has registered and its API version knows.
     pub callbacks: Callbacks,
+    /// No-reply steps (`SMFIP_NR_*`) that its author promises, whatever it negotiates itself: its callbacks there return
+    /// CONTINUE or NOREPLY only.
+    pub promised: Steps,
 }
 
 /// What the callback that is running was called for.
@@ -327,7 +330,8 @@ impl Engine {
                 self.settle(CommandCode::EndOfBody, verdict);
             }
             _ if self.steps.intersects(command.no_reply_step()) => {
-                if verdict != Verdict::NoReply {
+                let tacit = verdict == Verdict::Continue && self.profile.promised.intersects(command.no_reply_step());
+                if verdict != Verdict::NoReply && !tacit {
                     self.notice = Some(Notice::BrokenPromise { command, value });
                 }
                 self.keep_quiet(command);

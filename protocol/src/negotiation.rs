@@ -167,7 +167,7 @@ impl MtaOffer {
     /// Settles a session of a filter without negotiation callback.
     pub fn settle(&self, profile: &Profile) -> Result<Agreement, NegotiationError> {
         let own = Self::own_steps(profile);
-        self.agree(profile.actions, own, own, Steps::empty())
+        self.agree(profile, profile.actions, own, own)
     }
 
     /// Settles a session with the return value of the negotiation callback and what it wrote.
@@ -181,8 +181,7 @@ impl MtaOffer {
             }
             _ => return Err(self.refused(value)),
         };
-        let emulated = (wire & Steps::NO_REPLY) - self.steps;
-        self.agree(actions, steps, wire - emulated, emulated)
+        self.agree(profile, actions, steps, wire)
     }
 
     /// The filter takes nothing of it: its callback returned `value`.
@@ -192,11 +191,15 @@ impl MtaOffer {
 
     fn agree(
         &self,
+        profile: &Profile,
         actions: Actions,
         steps: Steps,
         wire: Steps,
-        emulated: Steps,
     ) -> Result<Agreement, NegotiationError> {
+        let steps = steps | profile.promised;
+        let wire = wire | profile.promised;
+        let emulated = (wire & Steps::NO_REPLY) - self.steps;
+        let wire = wire - emulated;
         if !self.actions.contains(actions) {
             return Err(NegotiationError::Actions { offered: self.actions.bits(), required: actions.bits() });
         }
@@ -224,7 +227,7 @@ mod tests {
     use super::*;
 
     fn profile(callbacks: Callbacks) -> Profile {
-        Profile { version: 0x0100_0001, actions: Actions::VERSION_6, callbacks }
+        Profile { version: 0x0100_0001, actions: Actions::VERSION_6, callbacks, promised: Steps::empty() }
     }
 
     fn offer(version: u32, actions: u32, steps: u32, profile: &Profile) -> Result<MtaOffer, NegotiationError> {
@@ -256,6 +259,25 @@ mod tests {
         assert_eq!(agreement.emulated, Steps::NO_REPLY);
         assert_eq!(agreement.wire_steps, Steps::empty());
         assert_eq!(agreement.steps, Steps::NO_REPLY);
+    }
+
+    #[test]
+    fn promised_steps_need_no_callback() {
+        let steps = Steps::NR_HEADER | Steps::NR_BODY;
+        for callbacks in [Callbacks::all() - Callbacks::NEGOTIATE, Callbacks::all()] {
+            let filter = Profile { promised: steps, ..profile(callbacks) };
+            let settle = |offered| {
+                let offer = offer(6, 0x1ff, offered, &filter).unwrap();
+                let wanted = Offer { wanted_steps: Steps::NR_EOH.bits(), ..offer.for_filter(&filter) };
+                (offer.settle(&filter).unwrap(), offer.settle_with(&filter, 0, &wanted).unwrap())
+            };
+            let (settled, negotiated) = settle(Steps::VERSION_6.bits());
+            assert_eq!((settled.wire_steps, settled.emulated), (steps, Steps::empty()));
+            assert_eq!((negotiated.wire_steps, negotiated.emulated), (steps | Steps::NR_EOH, Steps::empty()));
+            let (settled, negotiated) = settle(0x37f);
+            assert_eq!((settled.wire_steps, settled.emulated), (Steps::empty(), steps));
+            assert_eq!((negotiated.wire_steps, negotiated.emulated), (Steps::empty(), steps | Steps::NR_EOH));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::mfapi::{SMFICTX, sfsistat, smfiDesc};
 use super::pointer::context_pointer;
 use crate::server::{Context, Filter};
-use milter_protocol::{Actions, Arguments, Callback, Callbacks, ClientAddress, Offer, Profile};
+use milter_protocol::{Actions, Arguments, Callback, Callbacks, ClientAddress, Offer, Profile, Steps};
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_ulong};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -156,7 +156,7 @@ impl Filter for Descriptor {
     }
 
     fn profile(&self) -> Profile {
-        Profile { version: self.version, actions: self.actions, callbacks: self.callbacks() }
+        Profile { version: self.version, actions: self.actions, callbacks: self.callbacks(), promised: Steps::empty() }
     }
 
     fn call(&self, context: &Context, callback: &mut Callback<'_>) -> c_int {

@@ -11,6 +11,7 @@ mod tests;
 mod threads;
 
 use std::io;
+use std::num::NonZero;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,18 +25,37 @@ pub(crate) trait Session: Send + 'static {
     /// What a thread keeps for the sessions it serves, one after another.
     type Scratch: Default;
 
+    /// How many kinds of callbacks there are.
+    const KINDS: usize;
+
     /// The connection.
     fn connection(&self) -> BorrowedFd<'_>;
 
     /// Reads once what has arrived and serves it, without waiting for more. `hang_up` says that the peer may have sent
     /// its last: the session asks for more steps then until there is nothing left to read.
-    fn serve(&mut self, scratch: &mut Self::Scratch, hang_up: bool) -> Next;
+    fn serve(&mut self, scratch: &mut Self::Scratch, pace: &mut dyn Pace, hang_up: bool) -> Next;
 
     /// Ends the session because nothing has arrived in time.
-    fn expire(&mut self);
+    fn expire(&mut self, pace: &mut dyn Pace);
 
     /// Whether a message is in progress, for which a stop waits.
     fn in_message(&self) -> bool;
+}
+
+/// What a session tells while it serves: a callback may take its time.
+pub(crate) trait Pace {
+    /// A callback of a kind, below [`Session::KINDS`], is about to run.
+    fn begin(&mut self, kind: usize);
+
+    /// It has returned.
+    fn end(&mut self, kind: usize);
+}
+
+/// For models in which nobody waits for a callback but its own session.
+impl Pace for () {
+    fn begin(&mut self, _: usize) {}
+
+    fn end(&mut self, _: usize) {}
 }
 
 /// What a session needs after a step.
@@ -62,6 +82,9 @@ pub(crate) trait Service: Send + Sync + 'static {
 
     /// How long a stop waits for callbacks and messages in progress.
     fn drain(&self) -> Duration;
+
+    /// How many threads may run callbacks at once, for a model that chooses; `None` is as many as are needed.
+    fn threads(&self) -> Option<NonZero<u16>>;
 
     /// Whether the model is to stop.
     fn stopping(&self) -> bool;

@@ -17,6 +17,7 @@
 //! another step when it comes back. Slots are numbered and count generations, so an event that was fetched before its
 //! session ended means nothing to the next session in the slot.
 
+mod habits;
 mod slots;
 mod state;
 
@@ -28,10 +29,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use self::habits::Habit;
 use self::state::{DISSOLVE, Done, Errands, Job, LISTENER, State, Then, Turn};
-use super::{Admission, Model, Next, PAUSE, RETIREMENT, Service, Session, start_thread};
+use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, start_thread};
 use crate::sys::epoll::{Epoll, Events};
 use crate::sys::poll::{self, Interest};
+use crate::sys::process;
 use crate::sys::timer::Timer;
 use crate::sys::wake::{self, Wake};
 
@@ -48,6 +51,8 @@ struct Shared<V: Service> {
     timer: Timer,
     /// Wakes whoever waits for events, when the pool is dissolved.
     dissolve: Wake,
+    /// By kind of callback.
+    habits: Box<[Habit]>,
     state: Mutex<State<V::Session>>,
     threads: Mutex<Threads>,
 }
@@ -71,8 +76,9 @@ impl Model for Pool {
             epoll,
             dissolve,
             timer: Timer::new()?,
-            state: Mutex::new(State::new(listener, processors)),
+            state: Mutex::new(State::new(listener, processors, service.threads())),
             threads: Mutex::default(),
+            habits: (0..V::Session::KINDS).map(|_| Habit::default()).collect(),
             service,
         });
         let outcome = shared.manage();
@@ -169,7 +175,7 @@ impl<V: Service> Shared<V> {
                 return true;
             }
             if timed_out || state.dissolved {
-                state.unpark(thread);
+                state.retire(thread);
                 return false;
             }
         }
@@ -215,7 +221,8 @@ impl<V: Service> Shared<V> {
         let errands = state.enter_step(thread, started);
         drop(state);
         self.run_errands(errands);
-        let done = self.run(job, scratch);
+        let mut pace = InLine { shared: self, thread, last: started, switches: None };
+        let done = self.run(job, scratch, &mut pace);
         let now = Instant::now();
         let mut state = self.state.lock();
         state.end(done, now);
@@ -233,15 +240,20 @@ impl<V: Service> Shared<V> {
         (state, leads)
     }
 
-    fn run(&self, job: Job<V::Session>, scratch: &mut <V::Session as Session>::Scratch) -> Done<V::Session> {
+    fn run(
+        &self,
+        job: Job<V::Session>,
+        scratch: &mut <V::Session as Session>::Scratch,
+        pace: &mut InLine<'_, V>,
+    ) -> Done<V::Session> {
         match job {
-            Job::Serve { token, mut session, hang_up, .. } => match session.serve(scratch, hang_up) {
+            Job::Serve { token, mut session, hang_up, .. } => match session.serve(scratch, pace, hang_up) {
                 // Dropped here, without the mutex: that closes the connection and takes it out of the set.
                 Next::End => Done::Over(token),
                 next => Done::Served { token, session, hang_up, next },
             },
             Job::Expire { token, mut session } => {
-                session.expire();
+                session.expire(pace);
                 Done::Over(token)
             }
             Job::Admit(listener) => {
@@ -361,5 +373,33 @@ impl<V: Service> Shared<V> {
                 None => return,
             }
         }
+    }
+}
+
+/// Follows the callbacks of one step.
+struct InLine<'a, V: Service> {
+    shared: &'a Arc<Shared<V>>,
+    thread: u64,
+    /// When the step began, or the last callback of it ended.
+    last: Instant,
+    /// How often the thread had gone to sleep before the callback, where that is of interest.
+    switches: Option<i64>,
+}
+
+impl<V: Service> Pace for InLine<'_, V> {
+    fn begin(&mut self, kind: usize) {
+        let habit = &self.shared.habits[kind];
+        if habit.blocks() {
+            let errands = self.shared.state.lock().hand_over(self.thread);
+            self.shared.run_errands(errands);
+        }
+        self.switches = habit.is_long().then(process::voluntary_switches);
+    }
+
+    fn end(&mut self, kind: usize) {
+        let slept = self.switches.take().is_some_and(|before| process::voluntary_switches() > before);
+        let now = Instant::now();
+        self.shared.habits[kind].note(now - self.last, slept);
+        self.last = now;
     }
 }

@@ -1,6 +1,7 @@
 //! What every model promises, with sessions that echo octets.
 
 use std::io::{self, Read, Write};
+use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Admission, Model, Next, Service, Session};
+use super::{Admission, Model, Next, Pace, Service, Session};
 use crate::sys::socket;
 use crate::sys::wake::{self, Wake};
 
@@ -49,11 +50,13 @@ impl World {
 impl Session for Echo {
     type Scratch = ();
 
+    const KINDS: usize = 1;
+
     fn connection(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
     }
 
-    fn serve(&mut self, (): &mut (), hang_up: bool) -> Next {
+    fn serve(&mut self, (): &mut (), pace: &mut dyn Pace, hang_up: bool) -> Next {
         if self.in_step.swap(true, SeqCst) {
             self.world.collisions.fetch_add(1, SeqCst);
         }
@@ -61,6 +64,7 @@ impl Session for Echo {
         let next = match socket::receive(self.connection.as_fd(), &mut room) {
             Ok(0) => Next::End,
             Ok(len) => {
+                pace.begin(0);
                 for octet in &room[..len] {
                     match *octet {
                         BLOCK => {
@@ -78,6 +82,7 @@ impl Session for Echo {
                         _ => {}
                     }
                 }
+                pace.end(0);
                 match socket::send(self.connection.as_fd(), &[&room[..len], &[]]) {
                     Ok(_) if len == room.capacity() || hang_up => Next::More,
                     Ok(_) => Next::Wait,
@@ -91,7 +96,7 @@ impl Session for Echo {
         next
     }
 
-    fn expire(&mut self) {
+    fn expire(&mut self, _: &mut dyn Pace) {
         self.world.expired.fetch_add(1, SeqCst);
     }
 
@@ -116,6 +121,7 @@ struct EchoService {
     pauses: AtomicUsize,
     /// How long an attempt to take a connection takes.
     admission: Duration,
+    threads: Option<NonZero<u16>>,
 }
 
 impl Service for EchoService {
@@ -143,6 +149,10 @@ impl Service for EchoService {
 
     fn drain(&self) -> Duration {
         self.drain
+    }
+
+    fn threads(&self) -> Option<NonZero<u16>> {
+        self.threads
     }
 
     fn stopping(&self) -> bool {
@@ -185,6 +195,7 @@ impl Running {
             stopping: AtomicBool::new(false),
             pauses: AtomicUsize::new(0),
             admission: Duration::ZERO,
+            threads: None,
         };
         change(&mut service);
         let service = Arc::new(service);
@@ -412,6 +423,25 @@ fn streams_do_not_keep_others_waiting<M: Model>() {
     });
 }
 
+fn no_more_threads_than_allowed<M: Model>() {
+    for limit in [1, 3] {
+        let running = Running::start::<M>(|service| service.threads = NonZero::new(limit));
+        let mut streams: Vec<UnixStream> = (0..8).map(|_| running.connect()).collect();
+        for _ in 0..40 {
+            // Callbacks that compute, and some that outlast the pool's patience.
+            streams.iter_mut().for_each(|stream| echo(stream, 61));
+        }
+        streams.iter_mut().for_each(|stream| say(stream, BLOCK));
+        eventually("as many block as may", || running.world().blocked.load(SeqCst) == usize::from(limit));
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(running.world().blocked.load(SeqCst), usize::from(limit));
+        running.world().open_gate();
+        streams.iter_mut().for_each(|stream| heard(stream, BLOCK));
+        streams.iter_mut().for_each(|stream| echo(stream, b'x'));
+        assert_eq!(running.world().collisions.load(SeqCst), 0);
+    }
+}
+
 macro_rules! promises {
     ($($model:ident: $($promise:ident)*;)*) => {
         $(#[allow(non_snake_case)]
@@ -429,7 +459,7 @@ promises! {
     Pool: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
-        streams_do_not_keep_others_waiting;
+        streams_do_not_keep_others_waiting no_more_threads_than_allowed;
 }
 
 promises! {

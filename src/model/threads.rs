@@ -133,9 +133,9 @@ impl<V: Service> Shared<V> {
                     settled = true;
                     serve_the_rest(&mut session, scratch)
                 }
-                Ok([true, _]) => session.serve(scratch, false),
+                Ok([true, _]) => session.serve(scratch, &mut (), false),
                 _ => {
-                    session.expire();
+                    session.expire(&mut ());
                     Next::End
                 }
             };
@@ -180,7 +180,7 @@ impl<V: Service> Shared<V> {
 /// Serves everything that a session has received.
 fn serve_the_rest<S: Session>(session: &mut S, scratch: &mut S::Scratch) -> Next {
     loop {
-        match session.serve(scratch, true) {
+        match session.serve(scratch, &mut (), true) {
             Next::More => {}
             next => return next,
         }

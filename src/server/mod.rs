@@ -23,7 +23,9 @@ use milter_protocol::{Callback, Profile};
 
 pub(crate) use context::Context;
 pub(crate) use run::run;
-pub(crate) use settings::{open_socket, register, set_backlog, set_connection, set_debug, set_timeout, swap_data_size};
+pub(crate) use settings::{
+    open_socket, register, set_backlog, set_connection, set_debug, set_option, set_timeout, swap_data_size,
+};
 pub(crate) use stop::{stop, stop_requested};
 
 /// A filter, as the server has to know it.

@@ -1,20 +1,29 @@
-//! What the administrator sets without asking the filter: `LIBMILTER_OPTIONS="model=threads, drain=10"`.
+//! What can be set beyond the calls of the C interface: by the administrator with
+//! `LIBMILTER_OPTIONS="model=threads, drain=10"`, by the program with `smfi_setopt("drain", "10")`.
 //!
-//! Names and values are separated by `=`, settings by commas; blanks around each do not matter. What is not understood
-//! keeps the filter from starting: half a configuration is worse than none.
+//! In the environment names and values are separated by `=`, settings by commas; blanks around each do not matter. The
+//! administrator's word wins over the program's. What is not understood keeps the filter from starting: half a
+//! configuration is worse than none.
 
 use std::fmt;
+use std::num::NonZero;
 use std::time::Duration;
+
+use milter_protocol::Steps;
 
 use crate::sys::process;
 
 /// The settings of one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Options {
     /// How sessions are run.
     pub(super) model: ModelName,
+    /// How many threads may run callbacks at once; `None` is as many as are needed.
+    pub(super) threads: Option<NonZero<u16>>,
     /// How long a stop waits for callbacks and messages in progress.
     pub(super) drain: Duration,
+    /// The no-reply steps that the filter's author promises.
+    pub(super) no_reply: Steps,
 }
 
 /// A concurrency model by name.
@@ -24,62 +33,151 @@ pub(super) enum ModelName {
     Threads,
 }
 
+/// One option.
+struct Row {
+    name: &'static str,
+    /// The values it takes, for people who wrote another one.
+    values: &'static str,
+    who: Who,
+    /// Sets it; `None` for a value that it does not take.
+    set: fn(&mut Options, &str) -> Option<()>,
+}
+
+/// Who may set an option.
+#[derive(PartialEq, Eq)]
+enum Who {
+    Anybody,
+    /// It is a promise about the filter's code.
+    Author,
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        name: "model",
+        values: if cfg!(target_os = "linux") { "pool or threads" } else { "threads" },
+        who: Who::Anybody,
+        set: |options, value| {
+            options.model = match value {
+                "pool" if cfg!(target_os = "linux") => ModelName::Pool,
+                "threads" => ModelName::Threads,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Row {
+        name: "threads",
+        values: "a number from 1 to 65535",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.threads = Some(value.parse().ok()?);
+            Some(())
+        },
+    },
+    Row {
+        name: "drain",
+        values: "a number of seconds",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.drain = seconds(value)?;
+            Some(())
+        },
+    },
+    Row {
+        name: "noreply",
+        values: "all, or some of connect, helo, mail, rcpt, data, unknown, header, eoh and body with commas between them",
+        who: Who::Author,
+        set: |options, value| {
+            options.no_reply = value.split(',').map(|stage| no_reply_step(stage.trim())).collect::<Option<_>>()?;
+            Some(())
+        },
+    },
+];
+
+fn seconds(value: &str) -> Option<Duration> {
+    value.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+fn no_reply_step(stage: &str) -> Option<Steps> {
+    Some(match stage {
+        "connect" => Steps::NR_CONNECT,
+        "helo" => Steps::NR_HELO,
+        "mail" => Steps::NR_MAIL,
+        "rcpt" => Steps::NR_RCPT,
+        "data" => Steps::NR_DATA,
+        "unknown" => Steps::NR_UNKNOWN,
+        "header" => Steps::NR_HEADER,
+        "eoh" => Steps::NR_EOH,
+        "body" => Steps::NR_BODY,
+        "all" => Steps::NO_REPLY,
+        _ => return None,
+    })
+}
+
 /// Why options cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OptionError(String);
 
 impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LIBMILTER_OPTIONS: {}", self.0)
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            // Other systems have no event loop here yet.
-            model: if cfg!(target_os = "linux") { ModelName::Pool } else { ModelName::Threads },
-            drain: Duration::from_secs(5),
-        }
+        f.write_str(&self.0)
     }
 }
 
 impl Options {
+    /// What holds where nobody says anything.
+    pub(super) const DEFAULT: Self = Options {
+        // Other systems have no event loop here yet.
+        model: if cfg!(target_os = "linux") { ModelName::Pool } else { ModelName::Threads },
+        threads: None,
+        drain: Duration::from_secs(5),
+        no_reply: Steps::empty(),
+    };
+
     const VARIABLE: &std::ffi::CStr = c"LIBMILTER_OPTIONS";
 
-    /// Reads the environment; set-uid programs have none.
-    pub(super) fn from_environment() -> Result<Self, OptionError> {
-        match process::environment(Self::VARIABLE) {
-            Some(text) => Self::parse(&text.to_string_lossy()),
-            None => Ok(Self::default()),
-        }
+    /// Sets an option by name, for the program.
+    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), OptionError> {
+        let row = ROWS.iter().find(|row| row.name == name).ok_or_else(|| {
+            let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+            OptionError(format!("unknown option {name}; there are {}", names.join(", ")))
+        })?;
+        let wrong = || OptionError(format!("option {name}={value}: the value must be {}", row.values));
+        (row.set)(self, value).ok_or_else(wrong)
     }
 
-    fn parse(text: &str) -> Result<Self, OptionError> {
-        let mut options = Self::default();
+    /// The settings of a run: the program's, and above them the administrator's. Set-uid programs get only their own.
+    pub(super) fn with_environment(self) -> Result<Self, OptionError> {
+        let options = match process::environment(Self::VARIABLE) {
+            Some(text) => self.with(&text.to_string_lossy()),
+            None => Ok(self),
+        };
+        let options = options.map_err(|error| OptionError(format!("{}: {error}", Self::VARIABLE.to_string_lossy())))?;
+        options.agree().map(|()| options)
+    }
+
+    fn with(mut self, text: &str) -> Result<Self, OptionError> {
         for setting in text.split(',').map(str::trim).filter(|setting| !setting.is_empty()) {
             let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
-            options.set(name.trim(), value.trim())?;
+            let (name, value) = (name.trim(), value.trim());
+            if ROWS.iter().any(|row| row.name == name && row.who == Who::Author) {
+                return Err(OptionError(format!(
+                    "option {name} is for the filter's author, who sets it with smfi_setopt"
+                )));
+            }
+            self.set(name, value)?;
         }
-        Ok(options)
+        Ok(self)
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<(), OptionError> {
-        let wrong = |wanted: &str| OptionError(format!("option {name}={value}: the value must be {wanted}"));
-        match name {
-            "model" => {
-                self.model = match value {
-                    "pool" if cfg!(target_os = "linux") => ModelName::Pool,
-                    "threads" => ModelName::Threads,
-                    _ => return Err(wrong("pool or threads")),
-                }
-            }
-            "drain" => {
-                self.drain = Duration::from_secs(value.parse::<u32>().map_err(|_| wrong("a number of seconds"))?.into())
-            }
-            _ => return Err(OptionError(format!("unknown option {name}; there are model and drain"))),
+    /// Finds options that exclude each other.
+    fn agree(&self) -> Result<(), OptionError> {
+        match (self.model, self.threads) {
+            (ModelName::Threads, Some(_)) => Err(OptionError(
+                "option threads=N goes with model=pool; model=threads has one for each connection".into(),
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -87,20 +185,53 @@ impl Options {
 mod tests {
     use super::*;
 
+    fn with(text: &str) -> Result<Options, String> {
+        Options::DEFAULT.with(text).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn blanks_and_empty_settings_do_not_matter() {
-        let wanted = Options { model: ModelName::Threads, drain: Duration::from_secs(10) };
+        let wanted = Options { model: ModelName::Threads, drain: Duration::from_secs(10), ..Options::DEFAULT };
         for text in ["model=threads,drain=10", " model = threads , drain= 10 ,", ",drain=10,,model=threads"] {
-            assert_eq!(Options::parse(text), Ok(wanted), "{text}");
+            assert_eq!(with(text), Ok(wanted.clone()), "{text}");
         }
-        assert_eq!(Options::parse(""), Ok(Options::default()));
+        assert_eq!(with(""), Ok(Options::DEFAULT));
     }
 
     #[test]
     fn what_is_not_understood_is_an_error_that_says_what_would_be() {
-        let message = |text| Options::parse(text).unwrap_err().to_string();
-        assert_eq!(message("model=quick"), "LIBMILTER_OPTIONS: option model=quick: the value must be pool or threads");
-        assert_eq!(message("drain=-1"), "LIBMILTER_OPTIONS: option drain=-1: the value must be a number of seconds");
-        assert_eq!(message("speed=11"), "LIBMILTER_OPTIONS: unknown option speed; there are model and drain");
+        let message = |text| with(text).unwrap_err();
+        assert_eq!(message("drain=-1"), "option drain=-1: the value must be a number of seconds");
+        assert_eq!(message("threads=0"), "option threads=0: the value must be a number from 1 to 65535");
+        assert!(message("model=quick").starts_with("option model=quick: the value must be "));
+        assert!(message("speed=11").starts_with("unknown option speed; there are model, threads, "));
+        assert_eq!(message("noreply=all"), "option noreply is for the filter's author, who sets it with smfi_setopt");
+    }
+
+    #[test]
+    fn the_administrator_wins() {
+        let mut options = Options::DEFAULT;
+        options.set("drain", "1").unwrap();
+        options.set("threads", "1").unwrap();
+        let options = options.with("drain=2").unwrap();
+        assert_eq!((options.drain, options.threads), (Duration::from_secs(2), NonZero::new(1)));
+    }
+
+    #[test]
+    fn stages_without_a_reply() {
+        let mut options = Options::DEFAULT;
+        options.set("noreply", "header, body").unwrap();
+        assert_eq!(options.no_reply, Steps::NR_HEADER | Steps::NR_BODY);
+        options.set("noreply", "all").unwrap();
+        assert_eq!(options.no_reply, Steps::NO_REPLY);
+        for bad in ["", "header,", "eom"] {
+            assert!(options.set("noreply", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_that_exclude_each_other() {
+        assert!(with("threads=2").unwrap().agree().is_ok());
+        assert!(with("threads=2, model=threads").unwrap().agree().is_err());
     }
 }

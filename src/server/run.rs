@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::listener::Listener;
 use super::log;
-use super::options::{ModelName, Options};
+use super::options::ModelName;
 use super::service::Server;
 use super::settings::{self, filter_name};
 use super::signals::Signals;
@@ -39,8 +39,7 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     };
     let useless = |reason: &dyn fmt::Display| tell(name, format_args!("smfi_main: {reason}"), libc::EINVAL);
     signal::ignore_broken_pipes().map_err(explain("cannot ignore SIGPIPE"))?;
-    let plan = settings::plan().map_err(|missing| useless(&missing))?;
-    let options = Options::from_environment().map_err(|error| useless(&error))?;
+    let plan = settings::plan().map_err(|error| useless(&error))?;
     let run = Run::begin().map_err(|error| match error.raw_os_error() {
         Some(libc::EBUSY) => tell(name, format_args!("smfi_main: it is running already"), libc::EBUSY),
         _ => explain("smfi_main cannot begin")(error),
@@ -48,8 +47,9 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     log_panics();
     let signals = Signals::take().map_err(explain("Couldn't start signal thread"))?;
     let Listener { socket, family, leave } = settings::take_listener().ok_or_else(|| Told(process::errno()))?;
-    let server = Arc::new(Server::new(plan, options, family, Arc::clone(&run.wake)));
-    let outcome = match options.model {
+    let model = plan.options.model;
+    let server = Arc::new(Server::new(plan, family, Arc::clone(&run.wake)));
+    let outcome = match model {
         #[cfg(target_os = "linux")]
         ModelName::Pool => crate::model::Pool::run(Arc::clone(&server), socket),
         #[cfg(not(target_os = "linux"))]

@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -12,7 +13,6 @@ use milter_protocol::Profile;
 use super::Filter;
 use super::context::Context;
 use super::log::{self, Episode, Level, Limiter};
-use super::options::Options;
 use super::session::Session;
 use super::settings::Plan;
 use super::stop;
@@ -25,7 +25,6 @@ use crate::sys::wake::Wake;
 pub(crate) struct Server {
     plan: Plan,
     profile: Profile,
-    options: Options,
     family: Family,
     /// Readable from the moment the run is to stop.
     wake: Arc<Wake>,
@@ -43,11 +42,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(plan: Plan, options: Options, family: Family, wake: Arc<Wake>) -> Self {
+    pub(super) fn new(plan: Plan, family: Family, wake: Arc<Wake>) -> Self {
         Server {
-            profile: plan.filter.profile(),
+            profile: Profile { promised: plan.options.no_reply, ..plan.filter.profile() },
             plan,
-            options,
             family,
             wake,
             sessions: AtomicU64::new(0),
@@ -64,8 +62,9 @@ impl Server {
     /// A run that nobody waits for.
     #[cfg(test)]
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
-        let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0 };
-        Server::new(plan, Options::default(), Family::Local, Arc::new(Wake::new().unwrap()))
+        let options = super::options::Options::DEFAULT;
+        let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0, options };
+        Server::new(plan, Family::Local, Arc::new(Wake::new().unwrap()))
     }
 
     /// Notes that the run is over; some sessions may not be.
@@ -162,7 +161,11 @@ impl Service for Server {
     }
 
     fn drain(&self) -> Duration {
-        self.options.drain
+        self.plan.options.drain
+    }
+
+    fn threads(&self) -> Option<NonZero<u16>> {
+        self.plan.options.threads
     }
 
     fn stopping(&self) -> bool {

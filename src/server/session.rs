@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use milter_protocol::command::{CommandCode, PayloadError};
 use milter_protocol::frame::{self, HEADER_LEN};
-use milter_protocol::{Callback, Failure, Notice, State};
+use milter_protocol::{Callback, Callbacks, Failure, Notice, State};
 use parking_lot::MutexGuard;
 
 use super::buffer::{Buffer, Scratch};
 use super::context::Context;
 use super::log::Level;
-use crate::model::{self, Next};
+use crate::model::{self, Next, Pace};
 use crate::sys::socket;
 
 /// A session, owned by whoever serves it.
@@ -37,16 +37,18 @@ enum ReadEnd {
 impl model::Session for Session {
     type Scratch = Scratch;
 
+    const KINDS: usize = Callbacks::all().bits().count_ones() as usize;
+
     fn connection(&self) -> BorrowedFd<'_> {
         self.context.connection()
     }
 
-    fn serve(&mut self, scratch: &mut Scratch, hang_up: bool) -> Next {
-        self.guarded(|session| session.receive(scratch, hang_up))
+    fn serve(&mut self, scratch: &mut Scratch, pace: &mut dyn Pace, hang_up: bool) -> Next {
+        self.guarded(pace, |session, pace| session.receive(scratch, pace, hang_up))
     }
 
-    fn expire(&mut self) {
-        self.guarded(|session| session.disconnect(ReadEnd::Timeout));
+    fn expire(&mut self, pace: &mut dyn Pace) {
+        self.guarded(pace, |session, pace| session.disconnect(ReadEnd::Timeout, pace));
     }
 
     fn in_message(&self) -> bool {
@@ -61,13 +63,13 @@ impl Session {
 
     /// Takes one step. A panic in it, whether the library's or that of a filter written in Rust, ends this session and
     /// nothing else.
-    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Next) -> Next {
-        let next = catch_unwind(AssertUnwindSafe(|| step(self))).unwrap_or_else(|_| {
+    fn guarded(&mut self, pace: &mut dyn Pace, step: impl FnOnce(&mut Self, &mut dyn Pace) -> Next) -> Next {
+        let next = catch_unwind(AssertUnwindSafe(|| step(self, pace))).unwrap_or_else(|_| {
             self.context.report(Level::Error, format_args!("internal error, the session is ended"));
             // The filter still frees what it holds, unless that is what fails.
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 self.context.core().engine.handle_disconnect();
-                self.run_callbacks(&mut []);
+                self.run_callbacks(&mut [], pace);
             }));
             Next::End
         });
@@ -79,34 +81,34 @@ impl Session {
     }
 
     /// Reads once and serves every whole frame.
-    fn receive(&mut self, scratch: &mut Scratch, hang_up: bool) -> Next {
+    fn receive(&mut self, scratch: &mut Scratch, pace: &mut dyn Pace, hang_up: bool) -> Next {
         let mut buffer = match scratch.take(self.kept.take().map(|kept| *kept)) {
             Ok(buffer) => buffer,
-            Err(error) => return self.give_up_reading(&error),
+            Err(error) => return self.give_up_reading(&error, pace),
         };
         let next = match buffer.fill(|room| socket::receive(self.context.connection(), room)) {
-            Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream),
-            Ok((_, full)) => match self.serve_frames(&mut buffer) {
+            Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream, pace),
+            Ok((_, full)) => match self.serve_frames(&mut buffer, pace) {
                 Next::Wait if full || hang_up => Next::More,
                 next => next,
             },
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Next::Wait,
                 io::ErrorKind::Interrupted => Next::More,
-                _ => self.give_up_reading(&error),
+                _ => self.give_up_reading(&error, pace),
             },
         };
         self.kept = scratch.give_back(buffer).map(Box::new);
         next
     }
 
-    fn serve_frames(&mut self, buffer: &mut Buffer) -> Next {
+    fn serve_frames(&mut self, buffer: &mut Buffer, pace: &mut dyn Pace) -> Next {
         loop {
             let limit = self.context.core().engine.limit();
             match frame::parse(buffer.received(), limit) {
                 Ok(Some(header)) if header.frame_len() <= buffer.received().len() => {
                     let payload = &mut buffer.received()[HEADER_LEN..header.frame_len()];
-                    if self.serve_command(header.code, payload) == Next::End {
+                    if self.serve_command(header.code, payload, pace) == Next::End {
                         return Next::End;
                     }
                     buffer.consume(header.frame_len());
@@ -114,20 +116,20 @@ impl Session {
                 Ok(Some(header)) => {
                     return match buffer.expect(header.frame_len()) {
                         Ok(()) => Next::Wait,
-                        Err(error) => self.give_up_reading(&error),
+                        Err(error) => self.give_up_reading(&error, pace),
                     };
                 }
                 Ok(None) => return Next::Wait,
                 Err(error) => {
                     self.tell_read_end(ReadEnd::BadLength);
                     self.context.core().engine.handle_frame_error(error);
-                    return self.run_callbacks(&mut []);
+                    return self.run_callbacks(&mut [], pace);
                 }
             }
         }
     }
 
-    fn serve_command(&mut self, code: u8, payload: &mut [u8]) -> Next {
+    fn serve_command(&mut self, code: u8, payload: &mut [u8], pace: &mut dyn Pace) -> Next {
         let context = &self.context;
         context.debug(4, || format!("got cmd '{}' len {}", code.escape_ascii(), payload.len()));
         context.debug(5, || {
@@ -136,19 +138,19 @@ impl Session {
             format!("cur {} new {} nextmask {:x}", state as u8, wanted as u8, state.successors())
         });
         context.core().engine.handle_command(code, payload);
-        if self.run_callbacks(payload) == Next::End {
+        if self.run_callbacks(payload, pace) == Next::End {
             return Next::End;
         }
         if self.context.server.aborting() {
             self.context.debug(3, || "abort".into());
             self.context.core().engine.handle_disconnect();
-            return self.run_callbacks(&mut []);
+            return self.run_callbacks(&mut [], pace);
         }
         Next::Wait
     }
 
     /// Runs the callbacks that are due, and sends what answers the command.
-    fn run_callbacks(&mut self, payload: &mut [u8]) -> Next {
+    fn run_callbacks(&mut self, payload: &mut [u8], pace: &mut dyn Pace) -> Next {
         let context = &*self.context;
         let filter = context.server.filter();
         let mut core = context.core();
@@ -172,7 +174,10 @@ impl Session {
                 continue;
             };
             drop(core);
+            let kind = callback.kind().bits().trailing_zeros() as usize;
+            pace.begin(kind);
             let value = filter.call(context, &mut callback);
+            pace.end(kind);
             core = context.core();
             match callback {
                 _ if core.is_lost() && !core.engine.is_finished() => core.engine.handle_disconnect(),
@@ -187,23 +192,23 @@ impl Session {
         Next::End
     }
 
-    fn give_up_reading(&mut self, error: &io::Error) -> Next {
+    fn give_up_reading(&mut self, error: &io::Error, pace: &mut dyn Pace) -> Next {
         let (end, what) = match error.kind() {
             io::ErrorKind::OutOfMemory => (ReadEnd::NoMemory, "no memory for what the MTA sends"),
             _ => (ReadEnd::Error, "read returned -1"),
         };
         self.context.report(Level::Error, format_args!("{what}: {error}"));
-        self.disconnect(end)
+        self.disconnect(end, pace)
     }
 
     fn tell_read_end(&self, end: ReadEnd) {
         self.context.debug(5, || format!("mi_engine: mi_rd_cmd error ({:x})", end as u8));
     }
 
-    fn disconnect(&mut self, end: ReadEnd) -> Next {
+    fn disconnect(&mut self, end: ReadEnd, pace: &mut dyn Pace) -> Next {
         self.tell_read_end(end);
         self.context.core().engine.handle_disconnect();
-        self.run_callbacks(&mut [])
+        self.run_callbacks(&mut [], pace)
     }
 }
 
@@ -272,7 +277,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use milter_protocol::{Actions, Callbacks, Command, Profile, Steps};
+    use milter_protocol::{Actions, Command, Profile, Steps};
     use parking_lot::Mutex;
 
     use super::*;
@@ -294,7 +299,7 @@ mod tests {
 
         fn profile(&self) -> Profile {
             let callbacks = Callbacks::ENVFROM | Callbacks::ABORT | Callbacks::CLOSE;
-            Profile { version: 0x0100_0001, actions: Actions::empty(), callbacks }
+            Profile { version: 0x0100_0001, actions: Actions::empty(), callbacks, promised: Steps::empty() }
         }
 
         fn call(&self, _: &Context, callback: &mut Callback<'_>) -> c_int {
@@ -329,7 +334,7 @@ mod tests {
             let mut wire = Vec::new();
             command.encode(&mut wire);
             self.stream.write_all(&wire).unwrap();
-            self.session.serve(&mut self.scratch, false)
+            self.session.serve(&mut self.scratch, &mut (), false)
         }
 
         fn negotiate(&mut self) {
@@ -379,11 +384,11 @@ mod tests {
         for octet in wire {
             assert_eq!(*called.lock(), [""; 0]);
             peer.stream.write_all(&[octet]).unwrap();
-            assert_eq!(peer.session.serve(&mut peer.scratch, false), Next::Wait);
+            assert_eq!(peer.session.serve(&mut peer.scratch, &mut (), false), Next::Wait);
         }
         assert_eq!(*called.lock(), ["envfrom"]);
         peer.stream.shutdown(std::net::Shutdown::Both).unwrap();
-        assert_eq!(peer.session.serve(&mut peer.scratch, true), Next::End);
+        assert_eq!(peer.session.serve(&mut peer.scratch, &mut (), true), Next::End);
         assert_eq!(*called.lock(), ["envfrom", "abort", "close"]);
     }
 }

@@ -13,7 +13,7 @@ use super::Filter;
 use super::description::Description;
 use super::listener::{Listener, OpenError};
 use super::log::{self, Level};
-use super::options::Options;
+use super::options::{OptionError, Options};
 use crate::sys::process;
 use crate::sys::socket::DEFAULT_BACKLOG;
 
@@ -24,6 +24,7 @@ struct Settings {
     /// In seconds.
     timeout: c_int,
     debug: c_int,
+    options: Options,
     /// The socket that was opened ahead of the run.
     listener: Option<Listener>,
 }
@@ -34,6 +35,7 @@ static SETTINGS: Mutex<Settings> = Mutex::new(Settings {
     backlog: DEFAULT_BACKLOG,
     timeout: 7210,
     debug: 0,
+    options: Options::DEFAULT,
     listener: None,
 });
 
@@ -64,6 +66,14 @@ pub(crate) fn set_debug(level: c_int) {
     SETTINGS.lock().debug = level;
 }
 
+/// Sets an option of later runs; false when there is no such option or value.
+pub(crate) fn set_option(name: &str, value: &str) -> bool {
+    let outcome = SETTINGS.lock().options.set(name, value);
+    outcome
+        .inspect_err(|error| log::error(&filter_name().unwrap_or_default(), format_args!("smfi_setopt: {error}")))
+        .is_ok()
+}
+
 /// Sets the largest payload of later sessions, in octets; gives the former one.
 pub(crate) fn swap_data_size(octets: usize) -> usize {
     DATA_SIZE.swap(octets, Relaxed)
@@ -92,8 +102,7 @@ pub(crate) fn open_socket(remove_stale: bool) -> bool {
 fn open(remove_stale: bool) -> Option<Listener> {
     let name = filter_name().unwrap_or_default();
     let useless = |reason: &dyn fmt::Display| log::error(&name, format_args!("smfi_opensocket: {reason}"));
-    let Plan { filter, connection, backlog, debug, .. } = plan().inspect_err(|missing| useless(missing)).ok()?;
-    Options::from_environment().inspect_err(|error| useless(error)).ok()?;
+    let Plan { filter, connection, backlog, debug, .. } = plan().inspect_err(|error| useless(error)).ok()?;
     let shown = connection.to_string_lossy();
     if debug > 0 {
         log::write(Level::Debug, filter.name(), format_args!("Opening listen socket on conn {shown}"));
@@ -117,31 +126,35 @@ pub(super) struct Plan {
     /// How long a session may be silent; `None` is forever.
     pub(super) timeout: Option<Duration>,
     pub(super) debug: c_int,
+    pub(super) options: Options,
 }
 
 /// Why there can be no run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
-    Filter,
-    Connection,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PlanError {
+    NoFilter,
+    NoConnection,
+    Options(OptionError),
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Missing::Filter => "no filter: smfi_register was not called, or has failed",
-            Missing::Connection => "missing connection information: call smfi_setconn first",
-        })
+        match self {
+            PlanError::NoFilter => f.write_str("no filter: smfi_register was not called, or has failed"),
+            PlanError::NoConnection => f.write_str("missing connection information: call smfi_setconn first"),
+            PlanError::Options(error) => error.fmt(f),
+        }
     }
 }
 
 /// The settings for a run that begins now.
-pub(super) fn plan() -> Result<Plan, Missing> {
+pub(super) fn plan() -> Result<Plan, PlanError> {
     let settings = SETTINGS.lock();
-    let connection = settings.connection.clone().ok_or(Missing::Connection)?;
-    let filter = settings.filter.clone().ok_or(Missing::Filter)?;
+    let connection = settings.connection.clone().ok_or(PlanError::NoConnection)?;
+    let filter = settings.filter.clone().ok_or(PlanError::NoFilter)?;
     let timeout = u64::try_from(settings.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-    Ok(Plan { filter, connection, backlog: settings.backlog, timeout, debug: settings.debug })
+    let options = settings.options.clone().with_environment().map_err(PlanError::Options)?;
+    Ok(Plan { filter, connection, backlog: settings.backlog, timeout, debug: settings.debug, options })
 }
 
 /// The name of the filter for log lines, if there is one.

@@ -33,6 +33,17 @@ pub(crate) fn id() -> libc::pid_t {
     unsafe { libc::getpid() }
 }
 
+/// How often the calling thread has given its processor up to wait for something.
+#[cfg(target_os = "linux")]
+pub(crate) fn voluntary_switches() -> i64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the structure is valid for writing, and all zeroes, should the call fail, are a value of it.
+    unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init().ru_nvcsw
+    }
+}
+
 /// Where the calling thread's `errno` is.
 fn errno_location() -> *mut libc::c_int {
     #[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "android"))]

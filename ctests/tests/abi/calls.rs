@@ -100,3 +100,32 @@ fn the_example_filter_runs_from_registration_to_stop() {
     stage::build("cc", &source, &stage::pkg_config(&["--cflags", "--libs"]), &program).unwrap();
     assert_eq!(stage::run(&program), "1.0.1\n");
 }
+
+#[test]
+fn options_are_taken_or_refused() {
+    let text = r#"
+        #include <libmilter/mfext.h>
+        int main(void)
+        {
+            static char port[] = "inet:0@[127.0.0.1]";
+            struct smfiDesc filter = { 0 };
+            filter.xxfi_version = SMFI_VERSION;
+            if (smfi_setopt("drain", "1") != MI_SUCCESS || smfi_setopt("threads", "1") != MI_SUCCESS
+                || smfi_setopt("noreply", "header, body") != MI_SUCCESS)
+                return 1;
+            if (smfi_setopt("drain", "soon") != MI_FAILURE || smfi_setopt("speed", "11") != MI_FAILURE
+                || smfi_setopt(0, "1") != MI_FAILURE || smfi_setopt("drain", 0) != MI_FAILURE)
+                return 2;
+            smfi_setconn(port);
+            if (smfi_register(filter) != MI_SUCCESS || smfi_opensocket(0) != MI_SUCCESS)
+                return 3;
+            /* One thread for all, and one for each connection: that cannot be. */
+            if (smfi_setopt("model", "threads") != MI_SUCCESS)
+                return 4;
+            return smfi_main() != MI_FAILURE;
+        }
+    "#;
+    stage::with_program(text, &stage::pkg_config(&["--cflags", "--libs"]), |program| {
+        stage::run(program);
+    });
+}

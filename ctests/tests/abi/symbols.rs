@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Everything that programs may link with, in alphabetical order.
-pub(crate) const NAMES: [&str; 28] = [
+pub(crate) const NAMES: [&str; 29] = [
     "mi_stop",
     "sm_strlcpy",
     "smfi_addheader",
@@ -28,6 +28,7 @@ pub(crate) const NAMES: [&str; 28] = [
     "smfi_setdbg",
     "smfi_setmaxdatasize",
     "smfi_setmlreply",
+    "smfi_setopt",
     "smfi_setpriv",
     "smfi_setreply",
     "smfi_setsymlist",

@@ -23,7 +23,7 @@ pub(crate) struct Conversation {
 }
 
 pub(crate) fn profile(callbacks: Callbacks) -> Profile {
-    Profile { version: 0x0100_0001, actions: Actions::VERSION_6, callbacks }
+    Profile { version: 0x0100_0001, actions: Actions::VERSION_6, callbacks, promised: Steps::empty() }
 }
 
 impl Conversation {

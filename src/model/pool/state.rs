@@ -2,6 +2,7 @@
 //! but those of waking a parked thread.
 
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::slots::{Slots, Token};
 use crate::model::{Next, PAUSE, Session};
 
 /// How long a step may last before its leader is detached, while callbacks are quick.
-const PATIENCE: Duration = Duration::from_millis(1);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The same after a callback has blocked: others are likely to.
 const IMPATIENCE: Duration = Duration::from_micros(200);
@@ -35,6 +36,10 @@ pub(super) struct State<S> {
     pub(super) listener: Listener,
     /// Leaders at most: as many as can run at once.
     processors: usize,
+    /// Threads at most, whatever they do.
+    limit: usize,
+    /// Threads there are.
+    threads: usize,
     ready: VecDeque<Job<S>>,
     /// Leaders, whether in a step or waiting for events.
     leaders: usize,
@@ -131,11 +136,14 @@ pub(super) struct Errands {
 }
 
 impl<S: Session> State<S> {
-    pub(super) fn new(listener: OwnedFd, processors: usize) -> Self {
+    pub(super) fn new(listener: OwnedFd, processors: usize, limit: Option<NonZero<u16>>) -> Self {
+        let limit = limit.map_or(usize::MAX, |limit| limit.get().into());
         State {
             slots: Slots::new(),
             listener: Listener::Idle(listener),
-            processors,
+            processors: processors.min(limit),
+            limit,
+            threads: 0,
             ready: VecDeque::new(),
             leaders: 0,
             pollers: 0,
@@ -267,7 +275,8 @@ impl<S: Session> State<S> {
     /// Starts a leader's step.
     pub(super) fn enter_step(&mut self, thread: u64, now: Instant) -> Errands {
         self.steps.push(Step { thread, since: now });
-        let timer = self.watch.is_none().then(|| self.delay(now));
+        // Nobody could take over from an only thread.
+        let timer = (self.watch.is_none() && self.limit > 1).then(|| self.delay(now));
         if let Some(delay) = timer {
             self.watch = Some(now + delay);
         }
@@ -300,6 +309,24 @@ impl<S: Session> State<S> {
     /// A leader could not be started.
     pub(super) fn forget_leader(&mut self) {
         self.leaders -= 1;
+        self.threads -= 1;
+    }
+
+    /// Detaches a leader whose callback is likely to block, if another thread can take its place.
+    pub(super) fn hand_over(&mut self, thread: u64) -> Errands {
+        let Some(place) = self.steps.iter().position(|step| step.thread == thread) else { return Errands::default() };
+        if self.parked.is_empty() && self.threads == self.limit {
+            return Errands::default();
+        }
+        self.steps.swap_remove(place);
+        self.leaders -= 1;
+        Errands { start: self.replace(1), timer: None }
+    }
+
+    /// After leaders were detached, sees that somebody leads; true if a thread has to be started for that.
+    fn replace(&mut self, detached: usize) -> bool {
+        let unattended = detached > 0 && self.pollers == 0 && self.leaders < self.processors;
+        !self.dissolved && (unattended || self.lacks_leader()) && self.engage()
     }
 
     /// Notes how long a step took.
@@ -328,16 +355,18 @@ impl<S: Session> State<S> {
         self.pollers == 0 && (self.mean_step > LONG_STEP || self.mean_step.saturating_mul(queue) > BACKLOG)
     }
 
-    /// Makes a parked thread a leader; true if there is none and one has to be started.
+    /// Makes a parked thread a leader; true if there is none and one has to be started. When there are as many threads
+    /// as there may be, the next that has finished its callback will lead.
     fn engage(&mut self) -> bool {
-        self.leaders += 1;
-        match self.parked.pop() {
-            Some(parked) => {
-                parked.engaged.notify_one();
-                false
-            }
-            None => true,
+        if let Some(parked) = self.parked.pop() {
+            self.leaders += 1;
+            parked.engaged.notify_one();
+            return false;
         }
+        let start = self.threads < self.limit;
+        self.leaders += usize::from(start);
+        self.threads += usize::from(start);
+        start
     }
 
     // ---- parked threads
@@ -350,8 +379,10 @@ impl<S: Session> State<S> {
         self.parked.iter().any(|parked| parked.thread == thread)
     }
 
-    pub(super) fn unpark(&mut self, thread: u64) {
+    /// A parked thread ends.
+    pub(super) fn retire(&mut self, thread: u64) {
         self.parked.retain(|parked| parked.thread != thread);
+        self.threads -= 1;
     }
 
     // ---- the manager
@@ -369,8 +400,7 @@ impl<S: Session> State<S> {
             self.listener = Listener::Idle(listener);
             self.note_connection();
         }
-        let unattended = detached > 0 && self.pollers == 0 && self.leaders < self.processors;
-        let start = !self.dissolved && (unattended || self.lacks_leader()) && self.engage();
+        let start = self.replace(detached);
         self.watch = None;
         Errands { start, timer: self.next_look(now) }
     }
