@@ -1,6 +1,7 @@
-//! What compilers, linkers and packagers see: names, headers, layout, linking and installation.
+//! What compilers, linkers, packagers and readers see: names, headers, layout, linking, installation, examples, manual.
 
 mod calls;
+mod examples;
 mod headers;
 mod install;
 mod link;
