@@ -4,9 +4,10 @@
  *
  *   usage: every_call SOCKET [quarantine]
  *
- * A client that says HELO stop makes it call smfi_stop.
+ * A client that says HELO stop makes it call smfi_stop, the sender leave@... ends the thread.
  */
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +56,19 @@ note(SMFICTX *ctx, const char *format, ...)
 		abort();
 	memcpy(notes->text + notes->length, piece, length + 1);
 	notes->length += length;
+}
+
+static void
+forget(SMFICTX *ctx)
+{
+	struct notes *notes = smfi_getpriv(ctx);
+
+	/* A connection that said nothing has none. */
+	if (notes != NULL) {
+		free(notes->text);
+		free(notes);
+	}
+	CHECK(smfi_setpriv(ctx, NULL) == MI_SUCCESS);
 }
 
 static void
@@ -112,6 +126,10 @@ on_connect(SMFICTX *ctx, char *host, _SOCK_ADDR *address)
 		struct sockaddr_in *internet = (struct sockaddr_in *)address;
 
 		inet_ntop(AF_INET, &internet->sin_addr, text, sizeof text);
+	} else if (address != NULL && address->sa_family == AF_INET6) {
+		struct sockaddr_in6 *internet = (struct sockaddr_in6 *)address;
+
+		inet_ntop(AF_INET6, &internet->sin6_addr, text, sizeof text);
 	}
 	note(ctx, "connect %s %s for %s (%s); ", host, text,
 	    macro(ctx, "j"), macro(ctx, "{daemon_name}"));
@@ -147,6 +165,10 @@ on_envfrom(SMFICTX *ctx, char **words)
 	if (strncasecmp(words[0], "<later@", 7) == 0) {
 		CHECK(smfi_setreply(ctx, "451", NULL, "Come back later") == MI_SUCCESS);
 		return SMFIS_TEMPFAIL;
+	}
+	if (strncasecmp(words[0], "<leave@", 7) == 0) {
+		forget(ctx);
+		pthread_exit(NULL);
 	}
 	return SMFIS_CONTINUE;
 }
@@ -266,14 +288,7 @@ on_abort(SMFICTX *ctx)
 static sfsistat
 on_close(SMFICTX *ctx)
 {
-	struct notes *notes = smfi_getpriv(ctx);
-
-	/* A connection that said nothing has none. */
-	if (notes != NULL) {
-		free(notes->text);
-		free(notes);
-	}
-	CHECK(smfi_setpriv(ctx, NULL) == MI_SUCCESS);
+	forget(ctx);
 	return SMFIS_CONTINUE;
 }
 

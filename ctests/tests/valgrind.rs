@@ -105,6 +105,14 @@ fn converse(connect: impl Fn() -> MtaConnection) {
     }
     drop(several);
 
+    // Some lose their threads.
+    for _ in 0..3 {
+        let mut mta = connect();
+        negotiate(&mut mta);
+        mta.command("MAIL <leave@lighthouse.example>");
+        assert_eq!(mta.receive(PATIENCE).to_string(), "EOF");
+    }
+
     // No MTA, and an MTA that loses its way.
     for octets in [&b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], b"\0\0\0\0", b"\0\0\0\x0d", b"\xff\xff\xff\xffM"]
     {

@@ -1,5 +1,6 @@
 //! The registered filter: a `struct smfiDesc` as the server's [`Filter`].
 
+use super::callback::call;
 use super::mfapi::{SMFICTX, sfsistat, smfiDesc};
 use super::pointer::context_pointer;
 use crate::server::{Context, Filter};
@@ -117,34 +118,66 @@ impl Descriptor {
         .collect()
     }
 
-    /// Calls the callback; `None` if the filter has none for it.
+    /// Calls the callback; `None` if the filter has none for it, and within that what [`call`] gives.
     ///
     /// # Safety
     ///
     /// The session behind `ctx` lives, and no other callback of it runs.
-    unsafe fn call_c(&self, ctx: *mut SMFICTX, callback: &mut Callback<'_>) -> Option<sfsistat> {
+    unsafe fn call_c(&self, ctx: *mut SMFICTX, callback: &mut Callback<'_>) -> Option<Option<sfsistat>> {
+        let on_event = |event: Option<OnEvent>| {
+            let event = event?;
+            // SAFETY: as below.
+            Some(call(move || unsafe { event(ctx) }))
+        };
+        let on_envelope = |envelope: Option<OnEnvelope>, arguments: &mut Arguments<'_>| {
+            let envelope = envelope?;
+            let mut vector = argument_vector(arguments);
+            let arguments = vector.as_mut_ptr();
+            // SAFETY: as below.
+            Some(call(move || unsafe { envelope(ctx, arguments) }))
+        };
         // SAFETY: the functions are of their type and may be called (descriptor rule); they get their session,
         // and memory that nobody else uses until they return.
         Some(unsafe {
             match callback {
                 Callback::Negotiate(offer) => negotiate(self.negotiate?, ctx, offer),
                 Callback::Connect { host, address } => {
+                    let connect = self.connect?;
+                    let host = c_string(host);
                     let mut address = address.map(SocketAddress::from);
                     let address = address.as_mut().map_or(ptr::null_mut(), SocketAddress::as_mut_ptr);
-                    self.connect?(ctx, c_string(host), address)
+                    call(move || connect(ctx, host, address))
                 }
-                Callback::Helo(name) => self.helo?(ctx, c_string(name)),
-                Callback::EnvFrom(arguments) => self.envfrom?(ctx, argument_vector(arguments).as_mut_ptr()),
-                Callback::EnvRcpt(arguments) => self.envrcpt?(ctx, argument_vector(arguments).as_mut_ptr()),
-                Callback::Data => self.data?(ctx),
-                Callback::Unknown(command) if command.ends_with(&[0]) => self.unknown?(ctx, c_string(command)),
-                Callback::Unknown(command) => self.unknown?(ctx, c_string(&mut [&**command, &[0][..]].concat())),
-                Callback::Header { name, value } => self.header?(ctx, c_string(name), c_string(value)),
-                Callback::Eoh => self.eoh?(ctx),
-                Callback::Body(chunk) => self.body?(ctx, chunk.as_mut_ptr(), chunk.len()),
-                Callback::Eom => self.eom?(ctx),
-                Callback::Abort => self.abort?(ctx),
-                Callback::Close => self.close?(ctx),
+                Callback::Helo(name) => {
+                    let (helo, name) = (self.helo?, c_string(name));
+                    call(move || helo(ctx, name))
+                }
+                Callback::EnvFrom(arguments) => on_envelope(self.envfrom, arguments)?,
+                Callback::EnvRcpt(arguments) => on_envelope(self.envrcpt, arguments)?,
+                Callback::Data => on_event(self.data)?,
+                Callback::Unknown(command) => {
+                    let unknown = self.unknown?;
+                    let mut copy;
+                    let command = if command.ends_with(&[0]) {
+                        c_string(command)
+                    } else {
+                        copy = [&**command, &[0]].concat();
+                        c_string(&mut copy)
+                    };
+                    call(move || unknown(ctx, command))
+                }
+                Callback::Header { name, value } => {
+                    let (header, name, value) = (self.header?, c_string(name), c_string(value));
+                    call(move || header(ctx, name, value))
+                }
+                Callback::Eoh => on_event(self.eoh)?,
+                Callback::Body(chunk) => {
+                    let (body, start, length) = (self.body?, chunk.as_mut_ptr(), chunk.len());
+                    call(move || body(ctx, start, length))
+                }
+                Callback::Eom => on_event(self.eom)?,
+                Callback::Abort => on_event(self.abort)?,
+                Callback::Close => on_event(self.close)?,
             }
         })
     }
@@ -159,7 +192,7 @@ impl Filter for Descriptor {
         Profile { version: self.version, actions: self.actions, callbacks: self.callbacks(), promised: Steps::empty() }
     }
 
-    fn call(&self, context: &Context, callback: &mut Callback<'_>) -> c_int {
+    fn call(&self, context: &Context, callback: &mut Callback<'_>) -> Option<c_int> {
         // SAFETY: `context` lives during the call; the server runs one callback of a session at a time.
         unsafe { self.call_c(context_pointer(context), callback) }
             .expect("the server asks only for callbacks of the profile")
@@ -197,12 +230,12 @@ fn low_word(flags: c_ulong) -> u32 {
 /// # Safety
 ///
 /// As for [`Descriptor::call_c`].
-unsafe fn negotiate(callback: OnNegotiate, ctx: *mut SMFICTX, offer: &mut Offer) -> sfsistat {
+unsafe fn negotiate(callback: OnNegotiate, ctx: *mut SMFICTX, offer: &mut Offer) -> Option<sfsistat> {
     let mut wanted = [c_ulong::from(offer.wanted_actions), c_ulong::from(offer.wanted_steps), 0, 0];
-    let [actions, steps, third, fourth] = &mut wanted;
+    let [actions, steps, third, fourth] = wanted.each_mut().map(ptr::from_mut);
+    let offered: [c_ulong; 2] = [offer.actions.into(), offer.steps.into()];
     // SAFETY: see `call_c`.
-    let verdict =
-        unsafe { callback(ctx, offer.actions.into(), offer.steps.into(), 0, 0, actions, steps, third, fourth) };
+    let verdict = call(move || unsafe { callback(ctx, offered[0], offered[1], 0, 0, actions, steps, third, fourth) });
     offer.wanted_actions = low_word(wanted[0]);
     offer.wanted_steps = low_word(wanted[1]);
     verdict

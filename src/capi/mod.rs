@@ -10,7 +10,7 @@
 //! refer to it. Whoever calls one of the functions promises:
 //!
 //! - **Session.** A `SMFICTX *` is NULL, or was given to a callback of the registered filter whose session has
-//!   not yet returned from its last xxfi_close.
+//!   not yet returned from its last xxfi_close, nor from a callback that has ended its thread.
 //! - **String.** A `char *` is NULL or points to a NUL-terminated string that nobody changes during the call.
 //! - **Buffer.** A pointer with a length is NULL, or that many octets can be read (written, where it is a
 //!   destination) and nobody else changes them during the call.
@@ -34,6 +34,7 @@
 #![allow(unreachable_pub, reason = "the headers are generated from what is pub")]
 #![allow(clippy::missing_safety_doc, reason = "the pointer contract holds for every function")]
 
+mod callback;
 mod descriptor;
 mod guard;
 mod lifecycle;

@@ -36,7 +36,7 @@ pub(crate) trait Session: Send + 'static {
     fn serve(&mut self, scratch: &mut Self::Scratch, pace: &mut dyn Pace, hang_up: bool) -> Next;
 
     /// Ends the session because nothing has arrived in time.
-    fn expire(&mut self, pace: &mut dyn Pace);
+    fn expire(&mut self, pace: &mut dyn Pace) -> Next;
 
     /// Whether a message is in progress, for which a stop waits.
     fn in_message(&self) -> bool;
@@ -67,6 +67,15 @@ pub(crate) enum Next {
     More,
     /// Nothing: it is over.
     End,
+    /// Nothing: it is over, and so is this thread, which may finish what the model has it do and then has to end.
+    Exit,
+}
+
+impl Next {
+    /// Whether the session is over.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Next::End | Next::Exit)
+    }
 }
 
 /// Makes sessions, and says when to stop.

@@ -63,6 +63,13 @@ struct Threads {
     handles: Vec<JoinHandle<()>>,
 }
 
+/// What a thread is after a step.
+struct After {
+    leads: bool,
+    /// It has to end.
+    exit: bool,
+}
+
 type Guard<'a, V> = MutexGuard<'a, State<<V as Service>::Session>>;
 
 impl Model for Pool {
@@ -130,37 +137,44 @@ impl<V: Service> Shared<V> {
         let mut scratch = Default::default();
         let mut state = self.state.lock();
         loop {
-            state = self.lead(state, thread, &mut events, &mut scratch);
+            let Some(free) = self.lead(state, thread, &mut events, &mut scratch) else { return };
+            state = free;
             if state.dissolved || !Self::park(&mut state, thread, &engaged) {
                 return;
             }
         }
     }
 
-    /// Leads until there is nothing to do, or until detached.
+    /// Leads until there is nothing to do, or until detached; `None` when the thread has to end.
     fn lead<'a>(
         self: &'a Arc<Self>,
         mut state: Guard<'a, V>,
         thread: u64,
         events: &mut Events,
         scratch: &mut <V::Session as Session>::Scratch,
-    ) -> Guard<'a, V> {
+    ) -> Option<Guard<'a, V>> {
         let mut fetched = false;
         loop {
             match state.turn(fetched) {
                 Turn::Run(job) => {
-                    let leads;
-                    (state, leads) = self.step(state, thread, job, scratch);
-                    if !leads && !state.rejoin() {
-                        return state;
+                    let after;
+                    (state, after) = self.step(state, thread, job, scratch);
+                    match after {
+                        After { exit: true, leads } => {
+                            let errands = state.exit(leads);
+                            drop(state);
+                            self.run_errands(errands);
+                            return None;
+                        }
+                        After { leads: false, .. } if !state.rejoin() => return Some(state),
+                        After { .. } => fetched = false,
                     }
-                    fetched = false;
                 }
                 Turn::Poll { wait } => {
                     state = self.poll(state, events, wait);
                     fetched = true;
                 }
-                Turn::Leave => return state,
+                Turn::Leave => return Some(state),
             }
         }
     }
@@ -209,20 +223,21 @@ impl<V: Service> Shared<V> {
         state
     }
 
-    /// Does one job. Says whether the thread still leads.
+    /// Does one job.
     fn step<'a>(
         self: &'a Arc<Self>,
         mut state: Guard<'a, V>,
         thread: u64,
         job: Job<V::Session>,
         scratch: &mut <V::Session as Session>::Scratch,
-    ) -> (Guard<'a, V>, bool) {
+    ) -> (Guard<'a, V>, After) {
         let started = Instant::now();
         let errands = state.enter_step(thread, started);
         drop(state);
         self.run_errands(errands);
         let mut pace = InLine { shared: self, thread, last: started, switches: None };
         let done = self.run(job, scratch, &mut pace);
+        let exit = matches!(done, Done::Over { exit: true, .. });
         let now = Instant::now();
         let mut state = self.state.lock();
         state.end(done, now);
@@ -237,7 +252,7 @@ impl<V: Service> Shared<V> {
         {
             self.timer.set(delay);
         }
-        (state, leads)
+        (state, After { leads, exit })
     }
 
     fn run(
@@ -249,13 +264,10 @@ impl<V: Service> Shared<V> {
         match job {
             Job::Serve { token, mut session, hang_up, .. } => match session.serve(scratch, pace, hang_up) {
                 // Dropped here, without the mutex: that closes the connection and takes it out of the set.
-                Next::End => Done::Over(token),
+                next if next.is_over() => Done::Over { token, exit: next == Next::Exit },
                 next => Done::Served { token, session, hang_up, next },
             },
-            Job::Expire { token, mut session } => {
-                session.expire(pace);
-                Done::Over(token)
-            }
+            Job::Expire { token, mut session } => Done::Over { token, exit: session.expire(pace) == Next::Exit },
             Job::Admit(listener) => {
                 let then = self.admit(&listener);
                 Done::Admitted { listener, then }
@@ -285,7 +297,7 @@ impl<V: Service> Shared<V> {
             Err(error) => {
                 self.service.trouble("watch a connection", &error);
                 drop(session);
-                Done::Over(token)
+                Done::Over { token, exit: false }
             }
         };
         self.state.lock().end(done, Instant::now());

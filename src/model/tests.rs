@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -20,6 +20,8 @@ const BLOCK: u8 = b'B';
 /// A message begins, and ends.
 const BEGIN: u8 = b'(';
 const END: u8 = b')';
+/// The session and its thread end.
+const EXIT: u8 = 0xff;
 
 struct Echo {
     connection: OwnedFd,
@@ -38,6 +40,10 @@ struct World {
     ended: AtomicUsize,
     /// Steps that found another step of their session running.
     collisions: AtomicUsize,
+    /// Threads that have to end.
+    exited: Mutex<Vec<ThreadId>>,
+    /// Steps on a thread that had to end.
+    haunted: AtomicUsize,
 }
 
 impl World {
@@ -60,6 +66,9 @@ impl Session for Echo {
         if self.in_step.swap(true, SeqCst) {
             self.world.collisions.fetch_add(1, SeqCst);
         }
+        if self.world.exited.lock().contains(&std::thread::current().id()) {
+            self.world.haunted.fetch_add(1, SeqCst);
+        }
         let mut room = Vec::with_capacity(16);
         let next = match socket::receive(self.connection.as_fd(), &mut room) {
             Ok(0) => Next::End,
@@ -77,6 +86,10 @@ impl Session for Echo {
                         }
                         BEGIN => self.in_message = true,
                         END => self.in_message = false,
+                        EXIT => {
+                            self.world.exited.lock().push(std::thread::current().id());
+                            return Next::Exit;
+                        }
                         // Now and then a step takes longer than the patience of a model.
                         octet if octet % 61 == 0 => std::thread::sleep(Duration::from_millis(2)),
                         _ => {}
@@ -96,8 +109,9 @@ impl Session for Echo {
         next
     }
 
-    fn expire(&mut self, _: &mut dyn Pace) {
+    fn expire(&mut self, _: &mut dyn Pace) -> Next {
         self.world.expired.fetch_add(1, SeqCst);
+        Next::End
     }
 
     fn in_message(&self) -> bool {
@@ -368,6 +382,29 @@ fn a_stop_does_not_wait_for_ever<M: Model>() {
     echo(&mut blocked, b'x');
 }
 
+fn a_thread_that_has_to_end_costs_its_session_only<M: Model>() {
+    let mut running = Running::start::<M>(|_| {});
+    let world = Arc::clone(&running.service.world);
+    let mut others: Vec<UnixStream> = (0..3).map(|_| running.connect()).collect();
+    let mut blocked: Vec<UnixStream> = (0..3).map(|_| running.connect()).collect();
+    blocked.iter_mut().for_each(|stream| stream.write_all(&[BLOCK, EXIT]).unwrap());
+    eventually("all block at once", || world.blocked.load(SeqCst) == blocked.len());
+    for _ in 0..20 {
+        let mut last = running.connect();
+        echo(&mut last, BEGIN);
+        say(&mut last, EXIT);
+        assert_eq!(last.read(&mut [0]).unwrap(), 0);
+        others.iter_mut().for_each(|stream| echo(stream, b'y'));
+    }
+    world.open_gate();
+    blocked.iter_mut().for_each(|stream| assert_eq!(stream.read(&mut [0]).unwrap(), 0));
+    others.iter_mut().for_each(|stream| echo(stream, b'z'));
+    eventually("they are over", || world.ended.load(SeqCst) == 23);
+    running.stop();
+    running.join();
+    assert_eq!((world.exited.lock().len(), world.haunted.load(SeqCst)), (23, 0));
+}
+
 fn silent_sessions_expire<M: Model>() {
     let running = Running::start::<M>(|service| service.timeout = Some(Duration::from_millis(100)));
     let mut silent = running.connect();
@@ -459,12 +496,13 @@ promises! {
     Pool: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
-        streams_do_not_keep_others_waiting no_more_threads_than_allowed;
+        streams_do_not_keep_others_waiting a_thread_that_has_to_end_costs_its_session_only
+        no_more_threads_than_allowed;
 }
 
 promises! {
     Threads: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
-        streams_do_not_keep_others_waiting;
+        streams_do_not_keep_others_waiting a_thread_that_has_to_end_costs_its_session_only;
 }

@@ -91,7 +91,9 @@ impl<V: Service> Shared<V> {
         let mut scratch = Default::default();
         let mut session = Some(first);
         while let Some(current) = session {
-            self.serve(current, &mut scratch);
+            if self.serve(current, &mut scratch) == Next::Exit {
+                return;
+            }
             session = self.next();
         }
     }
@@ -115,7 +117,8 @@ impl<V: Service> Shared<V> {
         }
     }
 
-    fn serve(&self, mut session: V::Session, scratch: &mut <V::Session as Session>::Scratch) {
+    /// Serves a session until it is over, and says how it ended.
+    fn serve(&self, mut session: V::Session, scratch: &mut <V::Session as Session>::Scratch) -> Next {
         let stop = (self.service.stop_descriptor(), Interest::Read);
         let mut in_message = false;
         let mut settled = false;
@@ -134,14 +137,12 @@ impl<V: Service> Shared<V> {
                     serve_the_rest(&mut session, scratch)
                 }
                 Ok([true, _]) => session.serve(scratch, &mut (), false),
-                _ => {
-                    session.expire(&mut ());
-                    Next::End
-                }
+                _ => session.expire(&mut ()),
             };
-            if next == Next::End {
+            if next.is_over() {
                 drop(session);
-                return self.end_step(false, !was_settled);
+                self.end_step(false, !was_settled);
+                return next;
             }
             in_message = session.in_message();
             self.end_step(in_message, settled && !was_settled);

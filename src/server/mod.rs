@@ -36,9 +36,9 @@ pub(crate) trait Filter: Send + Sync {
     /// Version, actions and callbacks.
     fn profile(&self) -> Profile;
 
-    /// Runs a callback that the profile has, and gives what it returned. The callback may call any method of `context`,
-    /// and may take as long as it likes.
-    fn call(&self, context: &Context, callback: &mut Callback<'_>) -> c_int;
+    /// Runs a callback that the profile has, and gives what it returned; `None` if it has ended its thread instead. The
+    /// callback may call any method of `context`, and may take as long as it likes.
+    fn call(&self, context: &Context, callback: &mut Callback<'_>) -> Option<c_int>;
 }
 
 /// Tells the operator that a filter was compiled for another API than the `known` one.

@@ -47,8 +47,8 @@ impl model::Session for Session {
         self.guarded(pace, |session, pace| session.receive(scratch, pace, hang_up))
     }
 
-    fn expire(&mut self, pace: &mut dyn Pace) {
-        self.guarded(pace, |session, pace| session.disconnect(ReadEnd::Timeout, pace));
+    fn expire(&mut self, pace: &mut dyn Pace) -> Next {
+        self.guarded(pace, |session, pace| session.disconnect(ReadEnd::Timeout, pace))
     }
 
     fn in_message(&self) -> bool {
@@ -67,13 +67,13 @@ impl Session {
         let next = catch_unwind(AssertUnwindSafe(|| step(self, pace))).unwrap_or_else(|_| {
             self.context.report(Level::Error, format_args!("internal error, the session is ended"));
             // The filter still frees what it holds, unless that is what fails.
-            let _ = catch_unwind(AssertUnwindSafe(|| {
+            let end = AssertUnwindSafe(|| {
                 self.context.core().engine.handle_disconnect();
-                self.run_callbacks(&mut [], pace);
-            }));
-            Next::End
+                self.run_callbacks(&mut [], pace)
+            });
+            catch_unwind(end).unwrap_or(Next::End)
         });
-        self.in_message = next != Next::End && self.context.core().engine.in_message();
+        self.in_message = !next.is_over() && self.context.core().engine.in_message();
         if next == Next::End {
             self.context.check_private();
         }
@@ -108,8 +108,9 @@ impl Session {
             match frame::parse(buffer.received(), limit) {
                 Ok(Some(header)) if header.frame_len() <= buffer.received().len() => {
                     let payload = &mut buffer.received()[HEADER_LEN..header.frame_len()];
-                    if self.serve_command(header.code, payload, pace) == Next::End {
-                        return Next::End;
+                    let next = self.serve_command(header.code, payload, pace);
+                    if next.is_over() {
+                        return next;
                     }
                     buffer.consume(header.frame_len());
                 }
@@ -138,8 +139,9 @@ impl Session {
             format!("cur {} new {} nextmask {:x}", state as u8, wanted as u8, state.successors())
         });
         context.core().engine.handle_command(code, payload);
-        if self.run_callbacks(payload, pace) == Next::End {
-            return Next::End;
+        let next = self.run_callbacks(payload, pace);
+        if next.is_over() {
+            return next;
         }
         if self.context.server.aborting() {
             self.context.debug(3, || "abort".into());
@@ -178,6 +180,11 @@ impl Session {
             pace.begin(kind);
             let value = filter.call(context, &mut callback);
             pace.end(kind);
+            let Some(value) = value else {
+                // The filter may have left anything behind: not even xxfi_close is called.
+                context.report(Level::Error, format_args!("a callback has ended its thread, the session is ended"));
+                return Next::Exit;
+            };
             core = context.core();
             match callback {
                 _ if core.is_lost() && !core.engine.is_finished() => core.engine.handle_disconnect(),
@@ -302,7 +309,7 @@ mod tests {
             Profile { version: 0x0100_0001, actions: Actions::empty(), callbacks, promised: Steps::empty() }
         }
 
-        fn call(&self, _: &Context, callback: &mut Callback<'_>) -> c_int {
+        fn call(&self, _: &Context, callback: &mut Callback<'_>) -> Option<c_int> {
             match callback {
                 Callback::EnvFrom(arguments) => {
                     assert!(!arguments.bytes().starts_with(b"<panic>"), "as asked");
@@ -313,7 +320,7 @@ mod tests {
                 Callback::Close => self.called.lock().push("close"),
                 other => unreachable!("{other:?} is not registered"),
             }
-            0
+            Some(0)
         }
     }
 

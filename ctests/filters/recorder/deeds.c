@@ -77,6 +77,35 @@ static void step_crash(struct scene *scene, const struct word *words, int count)
 	abort();
 }
 
+static void say(void *what)
+{
+	record("%s", (const char *) what);
+}
+
+static pthread_key_t last_words;
+
+static void make_last_words(void)
+{
+	pthread_key_create(&last_words, say);
+}
+
+/* exit-thread, cancel-thread: the callback does not return. */
+static void step_end_thread(struct scene *scene, const struct word *words, int count)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	(void) scene, (void) count;
+	pthread_once(&once, make_last_words);
+	pthread_setspecific(last_words, "thread over");
+	pthread_cleanup_push(say, "cleanup");
+	if (strcmp(words[0].text, "exit-thread") == 0)
+		pthread_exit(NULL);
+	pthread_cancel(pthread_self());
+	pthread_testcancel();
+	pthread_cleanup_pop(0);
+	record("still here");
+}
+
 /* Uses that many octets of stack. */
 static void step_stack(struct scene *scene, const struct word *words, int count)
 {
@@ -463,7 +492,8 @@ const struct named_action deeds[] = {
 	{ "signals", step_signals }, { "threads", step_threads }, { "descriptors", step_descriptors },
 	{ "child", step_child }, { "stop-in-child", step_stop_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
 	{ "block", step_block }, { "stop-on", step_stop_on }, { "signal-thread", step_signal_thread },
-	{ "later", step_later }, { "affinity", step_affinity }, { "identity", step_identity },
+	{ "later", step_later }, { "exit-thread", step_end_thread }, { "cancel-thread", step_end_thread },
+	{ "affinity", step_affinity }, { "identity", step_identity },
 	{ "use-version", step_use_version }, { "umask", step_umask }, { "chdir", step_chdir },
 	{ "chroot", step_chroot }, { "setuid", step_setuid }, { "unlink", step_unlink },
 	{ "close-all", step_close_all }, { "descriptor", step_descriptor },

@@ -80,9 +80,21 @@ pub(super) enum Job<S> {
 
 /// What came of a job.
 pub(super) enum Done<S> {
-    Served { token: Token, session: S, hang_up: bool, next: Next },
-    Over(Token),
-    Admitted { listener: OwnedFd, then: Then },
+    Served {
+        token: Token,
+        session: S,
+        hang_up: bool,
+        next: Next,
+    },
+    /// `exit` says that the thread that served the session has to end.
+    Over {
+        token: Token,
+        exit: bool,
+    },
+    Admitted {
+        listener: OwnedFd,
+        then: Then,
+    },
 }
 
 /// What to do with a listener after connections were taken from it.
@@ -214,7 +226,7 @@ impl<S: Session> State<S> {
     /// Takes back what a job was about.
     pub(super) fn end(&mut self, done: Done<S>, now: Instant) {
         match done {
-            Done::Over(token) => {
+            Done::Over { token, .. } => {
                 self.slots.free(token);
                 self.unfinished -= 1;
             }
@@ -296,6 +308,14 @@ impl<S: Session> State<S> {
         let needed = !self.dissolved && self.lacks_leader();
         self.leaders += usize::from(needed);
         needed
+    }
+
+    /// A thread ends after its step. Another one does what it would have done.
+    pub(super) fn exit(&mut self, leads: bool) -> Errands {
+        let leaders = usize::from(leads);
+        self.threads -= 1;
+        self.leaders -= leaders;
+        Errands { start: self.replace(leaders), timer: None }
     }
 
     pub(super) fn begin_poll(&mut self) {
