@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::Client;
+use crate::load;
 use crate::macros::Definition;
 use crate::mta::Mta;
 use crate::target::Target;
@@ -22,6 +23,15 @@ Exit status (of the first message that is not accepted):
   7  the filter broke the protocol, hung up, or is no filter
   8  the filter did not answer in time
   9  a file could not be read or written";
+
+const LOAD_EXIT_STATUS: &str = "\
+Exit status, whatever the verdicts are:
+  0  every message got one
+  2  wrong usage
+  6  no connection to the filter
+  7  the filter broke the protocol, hung up, or is no filter
+  8  the filter did not answer in time
+  9  a file could not be read";
 
 const CLIENT: &str = "\
 The SMTP client: NAME[ADDRESS], NAME[ADDRESS]:PORT, ADDRESS, or NAME without a known address; the address is IPv4, \
@@ -42,6 +52,10 @@ pub enum Task {
     /// Pass messages to a filter; show its verdict, its changes, and the message as the MTA would deliver it
     #[command(after_help = EXIT_STATUS)]
     Send(Send),
+
+    /// Pass many messages to a filter at once; show how many it takes a second and how long it takes to answer
+    #[command(after_help = LOAD_EXIT_STATUS)]
+    Load(Load),
 }
 
 /// Options of `send`.
@@ -90,6 +104,83 @@ pub struct Send {
     pub messages: Vec<PathBuf>,
 }
 
+/// Options of `load`.
+#[derive(Debug, Args)]
+pub struct Load {
+    /// Where the filter listens, as the filter itself is told: unix:/path, local:/path, /path, inet:port@host or
+    /// inet6:port@host
+    pub socket: Target,
+
+    /// The MTA to play
+    #[arg(long = "as", value_enum, default_value_t = Mta::Postfix, value_name = "MTA")]
+    pub mta: Mta,
+
+    /// Sessions at once
+    #[arg(short, long, value_name = "NUMBER", default_value_t = 8, value_parser = at_least_one)]
+    pub connections: usize,
+
+    /// Messages in a session before another one is opened in its place; with 0 sessions end after the negotiation
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub per_session: u64,
+
+    /// End after so many messages (or sessions, where these have no messages)
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    pub messages: Option<u64>,
+
+    /// End after this time [default: 10 seconds unless --messages is given]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+
+    /// Time at the start that is not counted
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub warmup: Option<Duration>,
+
+    /// Messages to begin each second, however long the filter takes for one [default: as many as it takes]
+    #[arg(short, long, value_name = "NUMBER", value_parser = above_zero)]
+    pub rate: Option<f64>,
+
+    /// How long the SMTP client thinks before each of its commands
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub pause: Option<Duration>,
+
+    /// Size of the body in octets, as in 500, 64k, 10M
+    #[arg(short, long, value_name = "SIZE", default_value = "2k", value_parser = load::parse_size)]
+    pub body: usize,
+
+    /// Recipients of each message
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = at_least_one)]
+    pub recipients: usize,
+
+    /// Send this message instead of one that is made up, to the recipients that it names; "-" is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["body", "recipients"])]
+    pub message: Option<PathBuf>,
+
+    /// Value of a macro; repeatable. A macro that no stage asks for is sent with CONNECT
+    #[arg(short = 'm', long = "macro", value_name = "NAME=VALUE")]
+    pub macros: Vec<Definition>,
+
+    /// Longest wait for the filter at any point [default: what the MTA waits, 10 seconds to 5 minutes]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+
+    /// Threads that play the MTA; one drives thousands of sessions
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = at_least_one)]
+    pub threads: usize,
+
+    /// Print the result as JSON, durations in milliseconds
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "use a number from 1".to_owned())
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite());
+    number.ok_or_else(|| "use a number above 0".to_owned())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|&seconds: &f64| seconds > 0.0);
     seconds
@@ -121,9 +212,10 @@ mod tests {
     fn the_readme_names_every_option() {
         let readme = include_str!("../README.md");
         let command = Arguments::command();
-        let send = command.find_subcommand("send").unwrap();
-        for option in send.get_arguments().filter_map(clap::Arg::get_long) {
-            assert!(readme.contains(&format!("`--{option}")), "--{option}");
+        for task in command.get_subcommands() {
+            for option in task.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(readme.contains(&format!("`--{option}")), "{} --{option}", task.get_name());
+            }
         }
     }
 

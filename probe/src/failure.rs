@@ -82,6 +82,10 @@ pub enum Failure {
 }
 
 impl Failure {
+    pub(crate) fn breach(stage: CommandCode, reason: impl Into<String>) -> Self {
+        Failure::Breach { stage, reason: reason.into() }
+    }
+
     /// Exit status of a run that ends with this failure.
     pub fn exit_status(&self) -> u8 {
         match self {

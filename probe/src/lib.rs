@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`arguments`] | the command line |
 //! | [`send`] | the sub-command that passes messages to a filter |
+//! | [`load`] | the sub-command that passes many, and measures |
 //! | [`target`] | where the filter listens |
 //! | [`wire`] | frames out and in, with deadlines |
 //! | [`mta`] | the MTAs that can be played, and where they differ |
@@ -18,11 +19,13 @@
 //! | [`report`], [`palette`] | all of this for human eyes |
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod arguments;
 pub mod client;
 pub mod delivery;
 pub mod envelope;
 pub mod failure;
+pub mod load;
 pub mod macros;
 pub mod mail;
 pub mod mta;

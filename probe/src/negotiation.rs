@@ -1,8 +1,9 @@
 //! What filter and MTA agreed on.
 
-use milter_protocol::{Actions, Reply, Stage, Steps};
+use milter_protocol::{Actions, CommandCode, Reply, Stage, Steps};
 
 use crate::failure::Failure;
+use crate::mail::Header;
 use crate::mta::Mta;
 
 /// The filter's answer to the MTA's offer.
@@ -16,6 +17,19 @@ pub struct Negotiation {
     pub steps: Steps,
     /// Macros that the filter asks for, by stage.
     pub macros: Vec<(Stage, Vec<u8>)>,
+}
+
+/// What happens to a command under an agreement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// Nothing is sent.
+    LeftOut,
+    /// The filter does not want the command, but its macros are sent.
+    Announced,
+    /// The filter does not answer.
+    Unanswered,
+    /// The MTA waits for the answer.
+    Answered,
 }
 
 const ACTIONS: [(Actions, &str); 9] = [
@@ -83,6 +97,26 @@ impl Negotiation {
         }
         let macros = macros.into_iter().map(|(stage, names)| (stage, names.to_vec())).collect();
         Ok(Negotiation { version, actions, steps, macros })
+    }
+
+    /// What the MTA does about a command.
+    pub fn treatment(&self, mta: Mta, command: CommandCode) -> Treatment {
+        if self.steps.intersects(command.left_out_step()) {
+            if mta.announces_unwanted(command) { Treatment::Announced } else { Treatment::LeftOut }
+        } else if command.expects_reply() && !self.steps.intersects(command.no_reply_step()) {
+            Treatment::Answered
+        } else {
+            Treatment::Unanswered
+        }
+    }
+
+    /// Name and value of a header as they travel. MTAs keep headers as C strings, so a NUL ends them.
+    pub fn header_strings<'a>(&self, header: &'a Header) -> (&'a [u8], &'a [u8]) {
+        let value = match self.steps.contains(Steps::LEADING_SPACE) {
+            true => &header.value,
+            false => header.unspaced_value(),
+        };
+        (&header.name, value.split(|&octet| octet == 0).next().unwrap_or_default())
     }
 
     /// The agreement in words: what about, and what was agreed. Empty parts are left out.

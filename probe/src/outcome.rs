@@ -9,7 +9,7 @@ use crate::envelope::Mailbox;
 use crate::smtp::SmtpReply;
 
 /// The fate of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     /// Delivered.
     Accepted,

@@ -116,7 +116,7 @@ fn envelope(options: &Send, text: &[u8]) -> Envelope {
     envelope
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
     let text = if path == Path::new("-") {
         let mut text = Vec::new();
         io::stdin().lock().read_to_end(&mut text).map(|_| text)

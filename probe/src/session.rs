@@ -5,15 +5,16 @@ use std::fmt;
 use milter_protocol::reply::BODY_CHUNK;
 use milter_protocol::{Actions, Command, CommandCode, Reply, Steps};
 
+use crate::answer::Answer;
 use crate::client::Client;
 use crate::delivery::Delivery;
 use crate::envelope::{Envelope, Mailbox};
 use crate::failure::Failure;
 use crate::macros::{Definition, MacroLists, MacroValues};
-use crate::mail::{Header, Mail};
+use crate::mail::Mail;
 use crate::mta::{Mta, Patience};
-use crate::negotiation::Negotiation;
-use crate::outcome::{Fate, Outcome};
+use crate::negotiation::{Negotiation, Treatment};
+use crate::outcome::Outcome;
 use crate::smtp::SmtpReply;
 use crate::wire::{Frame, Stream, Wire};
 
@@ -24,15 +25,6 @@ pub enum Progress {
     Sent(usize),
     /// Everything has been sent, the filter thinks.
     Waiting,
-}
-
-/// What a filter says to one command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer {
-    Continue,
-    Accept,
-    Discard,
-    Refuse(SmtpReply),
 }
 
 /// A session with a filter. A connection carries one; a session carries any number of messages.
@@ -124,7 +116,7 @@ impl Session {
         }
         let (stage, answer) = self.converse(mail, envelope, &mut transaction, watch)?;
         self.reset(stage, &answer)?;
-        if matches!(&answer, Answer::Refuse(reply) if reply.is_shutdown()) {
+        if answer.is_shutdown() {
             self.settled = Some((stage, answer.clone()));
         }
         Ok(transaction.end(self.mta, stage, answer))
@@ -218,7 +210,7 @@ impl Session {
 
     fn content(&mut self, mail: &Mail, watch: &mut dyn FnMut(Progress)) -> Result<(CommandCode, Answer), Failure> {
         for header in &mail.headers {
-            let (name, value) = self.header_strings(header);
+            let (name, value) = self.negotiation.header_strings(header);
             let answer = self.ask(&Command::Header { name, value })?;
             if answer != Answer::Continue {
                 return Ok((CommandCode::Header, answer));
@@ -240,40 +232,32 @@ impl Session {
         Ok((CommandCode::Body, Answer::Continue))
     }
 
-    /// Name and value as they travel. MTAs keep headers as C strings, so a NUL ends them.
-    fn header_strings<'a>(&self, header: &'a Header) -> (&'a [u8], &'a [u8]) {
-        let value = match self.negotiation.steps.contains(Steps::LEADING_SPACE) {
-            true => &header.value,
-            false => header.unspaced_value(),
-        };
-        (&header.name, value.split(|&octet| octet == 0).next().unwrap_or_default())
-    }
-
     /// Sends one command, unless the filter does not want it, and takes the answer, unless the filter gives none.
     fn ask(&mut self, command: &Command<'_>) -> Result<Answer, Failure> {
         let code = command.code();
-        let unwanted = self.negotiation.steps.intersects(code.left_out_step());
-        if unwanted && !self.mta.announces_unwanted(code) {
-            return Ok(Answer::Continue);
-        }
-        if self.skipping == Some(code) {
+        let treatment = self.negotiation.treatment(self.mta, code);
+        if treatment == Treatment::LeftOut || self.skipping == Some(code) {
             return Ok(Answer::Continue);
         }
         self.skipping = None;
         self.announce(code)?;
-        if unwanted {
+        if treatment == Treatment::Announced {
             return Ok(Answer::Continue);
         }
         self.say(command)?;
-        if self.negotiation.steps.intersects(code.no_reply_step()) {
+        if treatment == Treatment::Unanswered {
             return Ok(Answer::Continue);
         }
         loop {
             let frame = self.wire.receive(code, self.patience.for_answer(code))?;
             match decode(&frame, code)? {
                 Reply::Progress if self.mta.takes_progress(code) => {}
-                Reply::Skip => return Ok(self.skip(code)),
-                reply => return self.judge(code, &reply),
+                Reply::Skip => {
+                    let answer = Answer::to_skip(self.mta, code);
+                    self.skipping = (answer == Answer::Continue).then_some(code);
+                    return Ok(answer);
+                }
+                reply => return Answer::judge(self.mta, code, &reply),
             }
         }
     }
@@ -290,39 +274,6 @@ impl Session {
         self.wire.send(code, self.patience.for_answer(code), |out| mta.encode(command, out))
     }
 
-    /// Postfix stops sending this kind of command; Sendmail does so for the body and lets the filter go otherwise.
-    fn skip(&mut self, code: CommandCode) -> Answer {
-        if self.mta == Mta::Sendmail && code != CommandCode::Body {
-            return Answer::Accept;
-        }
-        self.skipping = Some(code);
-        Answer::Continue
-    }
-
-    /// The meaning of a final reply.
-    fn judge(&self, code: CommandCode, reply: &Reply<'_>) -> Result<Answer, Failure> {
-        let greeting = matches!(code, CommandCode::Connect | CommandCode::Helo);
-        match reply {
-            Reply::Continue => Ok(Answer::Continue),
-            Reply::Accept => Ok(Answer::Accept),
-            Reply::Discard if greeting && self.mta == Mta::Postfix => {
-                Err(breach(code, "Postfix can discard a message, not a connection"))
-            }
-            Reply::Discard => Ok(Answer::Discard),
-            Reply::Reject => Ok(Answer::Refuse(SmtpReply::rejected(self.mta, code))),
-            Reply::Tempfail => Ok(Answer::Refuse(SmtpReply::failed(self.mta))),
-            Reply::Shutdown if self.mta == Mta::Postfix || code != CommandCode::EndOfBody => {
-                Ok(Answer::Refuse(SmtpReply::shutdown()))
-            }
-            Reply::ReplyCode(text) => match SmtpReply::chosen(self.mta, code, text) {
-                Ok(reply) => Ok(Answer::Refuse(reply)),
-                Err(reason) => Err(breach(code, reason)),
-            },
-            Reply::Modify(_) | Reply::ReplaceBody(_) => Err(breach(code, "a message can be changed at its end only")),
-            other => Err(breach(code, format!("{other:?} is no answer here"))),
-        }
-    }
-
     /// Sends the end of the message and takes modifications until the final reply.
     fn end_of_message(&mut self, transaction: &mut Transaction) -> Result<Answer, Failure> {
         const CODE: CommandCode = CommandCode::EndOfBody;
@@ -335,7 +286,7 @@ impl Session {
             match reply {
                 Reply::ReplaceBody(piece) => {
                     if !body.take() && self.mta == Mta::Postfix {
-                        return Err(breach(CODE, "Postfix wants the pieces of a new body in a row"));
+                        return Err(Failure::breach(CODE, "Postfix wants the pieces of a new body in a row"));
                     }
                     if !self.check_action(Actions::CHANGE_BODY, "replaced the body", transaction)
                         && self.mta == Mta::Sendmail
@@ -356,7 +307,7 @@ impl Session {
                 Reply::Continue | Reply::Accept if body.refused => {
                     return Ok(Answer::Refuse(SmtpReply::failed(self.mta)));
                 }
-                reply => return self.judge(CODE, &reply),
+                reply => return Answer::judge(self.mta, CODE, &reply),
             }
             body.interrupt();
         }
@@ -400,12 +351,10 @@ struct Transaction {
 impl Transaction {
     fn end(self, mta: Mta, stage: CommandCode, answer: Answer) -> Outcome {
         let accepted = SmtpReply::accepted(mta, &self.queue_id);
-        let (fate, reply) = match answer {
-            Answer::Refuse(reply) if reply.is_permanent() => (Fate::Rejected, reply),
-            Answer::Refuse(reply) => (Fate::Deferred, reply),
-            Answer::Discard => (Fate::Discarded, accepted),
-            Answer::Continue | Answer::Accept if self.delivery.quarantine.is_some() => (Fate::Quarantined, accepted),
-            Answer::Continue | Answer::Accept => (Fate::Accepted, accepted),
+        let fate = answer.fate(self.delivery.quarantine.is_some());
+        let reply = match answer {
+            Answer::Refuse(reply) => reply,
+            Answer::Discard | Answer::Continue | Answer::Accept => accepted,
         };
         Outcome { fate, stage, reply, refused: self.refused, delivery: self.delivery, remarks: self.remarks }
     }
@@ -434,10 +383,6 @@ impl NewBody {
 
 fn decode(frame: &Frame, stage: CommandCode) -> Result<Reply<'_>, Failure> {
     Reply::decode(frame.code, &frame.payload).map_err(|reason| Failure::Malformed { stage, reason })
-}
-
-fn breach(stage: CommandCode, reason: impl Into<String>) -> Failure {
-    Failure::Breach { stage, reason: reason.into() }
 }
 
 fn slices(strings: &[Vec<u8>]) -> Vec<&[u8]> {

@@ -116,14 +116,44 @@ impl Target {
     pub fn connect(&self, timeout: Duration) -> Result<Stream, Failure> {
         let connected = match self {
             Target::Unix(path) => connect_unix(path, timeout),
-            Target::Inet { family, port, host } => {
-                connect_inet(*family, *port, host.as_deref().unwrap_or(family.loopback()), timeout)
-            }
+            Target::Inet { .. } => self.connect_inet(timeout),
         };
         connected.map_err(|error| Failure::Connect { reason: self.explain(&error) })
     }
 
-    fn explain(&self, error: &io::Error) -> String {
+    fn connect_inet(&self, timeout: Duration) -> io::Result<Stream> {
+        let mut last = self.no_address();
+        for address in self.addresses()? {
+            match TcpStream::connect_timeout(&address, timeout) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(Stream::Tcp(stream));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The network addresses behind the name of the host; none for a Unix socket.
+    pub(crate) fn addresses(&self) -> io::Result<impl Iterator<Item = SocketAddr>> {
+        let (family, found) = match self {
+            Target::Unix(_) => (Family::Inet, None),
+            Target::Inet { family, port, host } => {
+                let host = host.as_deref().unwrap_or(family.loopback());
+                (*family, Some((host, *port).to_socket_addrs()?))
+            }
+        };
+        Ok(found.into_iter().flatten().filter(move |address| family.contains(address)))
+    }
+
+    /// The error of a host without an address of the right family.
+    pub(crate) fn no_address(&self) -> io::Error {
+        io::Error::new(ErrorKind::NotFound, format!("{self}: the host has no address of this family"))
+    }
+
+    /// What an error of connecting means, and what to look at.
+    pub(crate) fn explain(&self, error: &io::Error) -> String {
         let path = match self {
             Target::Unix(path) => path.as_path(),
             Target::Inet { .. } => Path::new(""),
@@ -157,21 +187,6 @@ fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Stream> {
         Ok(connected) => connected.map(Stream::Unix),
         Err(_) => Err(ErrorKind::TimedOut.into()),
     }
-}
-
-fn connect_inet(family: Family, port: u16, host: &str, timeout: Duration) -> io::Result<Stream> {
-    let addresses = (host, port).to_socket_addrs()?.filter(|address| family.contains(address));
-    let mut last = io::Error::new(ErrorKind::NotFound, format!("{host} has no {} address", family.name()));
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, timeout) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(Stream::Tcp(stream));
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 #[cfg(test)]

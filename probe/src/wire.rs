@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use milter_protocol::CommandCode;
-use milter_protocol::frame::{self, FrameError};
+use milter_protocol::frame::{self, FrameError, Header};
 
 use crate::failure::Failure;
 use crate::stranger;
@@ -122,22 +122,17 @@ impl Wire {
         self.flush(stage, timeout)?;
         let deadline = Instant::now() + timeout;
         loop {
-            match frame::parse(&self.incoming, REPLY_LIMIT) {
-                Ok(Some(header)) if self.incoming.len() >= header.frame_len() => {
-                    let payload = self.incoming[frame::HEADER_LEN..header.frame_len()].to_vec();
-                    self.incoming.drain(..header.frame_len());
-                    return Ok(Frame { code: header.code, payload });
-                }
-                Ok(_) => {}
-                Err(FrameError::Empty) => {
-                    return Err(Failure::Breach { stage, reason: "a packet of length zero".to_owned() });
-                }
-                Err(FrameError::TooLong { .. }) => return Err(self.stranger()),
+            if let Some(header) = complete(&self.incoming, stage)? {
+                let payload = self.incoming[frame::HEADER_LEN..header.frame_len()].to_vec();
+                self.incoming.drain(..header.frame_len());
+                return Ok(Frame { code: header.code, payload });
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let read = if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { self.read_more(left) };
             match read {
-                Ok(0) if stage == CommandCode::Negotiate && !self.incoming.is_empty() => return Err(self.stranger()),
+                Ok(0) if stage == CommandCode::Negotiate && !self.incoming.is_empty() => {
+                    return Err(stranger(&self.incoming));
+                }
                 Ok(0) => return Err(Failure::Closed { stage }),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -154,13 +149,24 @@ impl Wire {
         self.incoming.truncate(held + *read.as_ref().unwrap_or(&0));
         read
     }
+}
 
-    fn stranger(&self) -> Failure {
-        Failure::Stranger { said: stranger::quote(&self.incoming), kind: stranger::kind(&self.incoming) }
+/// The header of the first frame if all of it is there.
+pub(crate) fn complete(incoming: &[u8], stage: CommandCode) -> Result<Option<Header>, Failure> {
+    match frame::parse(incoming, REPLY_LIMIT) {
+        Ok(header) => Ok(header.filter(|header| incoming.len() >= header.frame_len())),
+        Err(FrameError::Empty) => Err(Failure::breach(stage, "a packet of length zero")),
+        Err(FrameError::TooLong { .. }) => Err(stranger(incoming)),
     }
 }
 
-fn failure(error: &io::Error, stage: CommandCode, timeout: Duration) -> Failure {
+/// A peer that does not speak milter.
+pub(crate) fn stranger(incoming: &[u8]) -> Failure {
+    Failure::Stranger { said: stranger::quote(incoming), kind: stranger::kind(incoming) }
+}
+
+/// What an error of the connection means.
+pub(crate) fn failure(error: &io::Error, stage: CommandCode, timeout: Duration) -> Failure {
     match error.kind() {
         // A socket's timeout shows as either of the two, depending on the system.
         ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::Timeout { stage, after: timeout },

@@ -28,7 +28,7 @@ macro_rules! commands {
     ($($code:ident: $letter:literal, $name:literal, $state:expr, $callback:expr, $left_out:expr, $no_reply:expr,
        $needs_payload:literal, $expects_reply:literal;)*) => {
         /// The commands, sent under letters (`SMFIC_*`).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum CommandCode {
             $(#[doc = concat!("`SMFIC_", $name, "`")] $code,)*
         }
