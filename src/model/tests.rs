@@ -136,6 +136,8 @@ struct EchoService {
     /// How long an attempt to take a connection takes.
     admission: Duration,
     threads: Option<NonZero<u16>>,
+    /// Peers that say their last word when the model is about to stop.
+    last_words: Mutex<Vec<UnixStream>>,
 }
 
 impl Service for EchoService {
@@ -170,7 +172,11 @@ impl Service for EchoService {
     }
 
     fn stopping(&self) -> bool {
-        self.stopping.load(SeqCst)
+        let stopping = self.stopping.load(SeqCst);
+        if stopping {
+            self.last_words.lock().drain(..).for_each(|mut stream| say(&mut stream, BLOCK));
+        }
+        stopping
     }
 
     fn stop_descriptor(&self) -> BorrowedFd<'_> {
@@ -210,6 +216,7 @@ impl Running {
             pauses: AtomicUsize::new(0),
             admission: Duration::ZERO,
             threads: None,
+            last_words: Mutex::default(),
         };
         change(&mut service);
         let service = Arc::new(service);
@@ -367,6 +374,24 @@ fn a_stop_waits_for_what_has_been_said<M: Model>() {
     }
 }
 
+/// What comes between a stop and the moment when the model looks has no event yet that anybody has seen.
+#[cfg(target_os = "linux")]
+fn a_stop_waits_for_what_nobody_has_noticed<M: Model>() {
+    for _ in 0..20 {
+        let mut running = Running::start::<M>(|_| {});
+        let mut stream = running.connect();
+        echo(&mut stream, b'x');
+        running.service.last_words.lock().push(stream);
+        running.stop();
+        eventually("it is served", || running.world().blocked.load(SeqCst) == 1);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(running.is_running(), "somebody is being served who has spoken before the model stopped");
+        running.world().open_gate();
+        running.join();
+        assert_eq!(running.world().ended.load(SeqCst), 1);
+    }
+}
+
 fn a_stop_does_not_wait_for_ever<M: Model>() {
     let mut running = Running::start::<M>(|service| service.drain = Duration::from_millis(50));
     let mut blocked = running.connect();
@@ -495,9 +520,9 @@ macro_rules! promises {
 promises! {
     Pool: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
-        a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
-        streams_do_not_keep_others_waiting a_thread_that_has_to_end_costs_its_session_only
-        no_more_threads_than_allowed;
+        a_stop_waits_for_what_nobody_has_noticed a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends
+        nothing_is_taken_after_the_end streams_do_not_keep_others_waiting
+        a_thread_that_has_to_end_costs_its_session_only no_more_threads_than_allowed;
 }
 
 promises! {
