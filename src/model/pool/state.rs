@@ -232,15 +232,16 @@ impl<S: Session> State<S> {
             }
             Done::Served { token, session, hang_up, next } => match (self.slots.take_news(token), next) {
                 (None, Next::Wait) if self.deaf => self.ready.push_back(Job::Expire { token, session }),
-                (None, Next::Wait) => {
+                (None, Next::Wait) if hang_up || !self.stopping => {
                     if !session.in_message() {
                         self.unfinished -= 1;
                     }
                     self.slots.put_back(token, session, now);
                 }
                 (news, _) => {
-                    // A hang-up is told once, but it is over only when everything before it has been read.
-                    let hang_up = hang_up || news.unwrap_or(false);
+                    // A hang-up is told once, but it is over only when everything before it has been read. After a stop
+                    // there may be more than a step has read that began before it.
+                    let hang_up = hang_up || self.stopping || news.unwrap_or(false);
                     self.ready.push_back(Job::Serve { token, session, hang_up, continued: true });
                 }
             },
@@ -485,3 +486,6 @@ impl<S: Session> State<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! Decisions without threads, events and time.
+
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+
+use super::*;
+use crate::model::Pace;
+
+struct Anybody;
+
+impl Session for Anybody {
+    type Scratch = ();
+
+    const KINDS: usize = 1;
+
+    fn connection(&self) -> BorrowedFd<'_> {
+        unreachable!("nobody serves this session")
+    }
+
+    fn serve(&mut self, (): &mut (), _: &mut dyn Pace, _: bool) -> Next {
+        unreachable!("nobody serves this session")
+    }
+
+    fn expire(&mut self, _: &mut dyn Pace) -> Next {
+        unreachable!("nobody serves this session")
+    }
+
+    fn in_message(&self) -> bool {
+        false
+    }
+}
+
+fn with_session() -> (State<Anybody>, Token) {
+    let nothing = File::open("/dev/null").unwrap();
+    let mut state = State::new(nothing.into(), 1, None);
+    let token = state.reserve();
+    served(&mut state, token, false);
+    (state, token)
+}
+
+fn served(state: &mut State<Anybody>, token: Token, hang_up: bool) {
+    state.end(Done::Served { token, session: Anybody, hang_up, next: Next::Wait }, Instant::now());
+}
+
+fn stop(state: &mut State<Anybody>) {
+    state.stop(Instant::now());
+    drop(state.take_listener());
+}
+
+/// Whether a session is to be served, and to the end of what it has received.
+fn serves(state: &mut State<Anybody>) -> Option<bool> {
+    match state.turn(true) {
+        Turn::Run(Job::Serve { hang_up, .. }) => Some(hang_up),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_stop_serves_idle_sessions_once_more() {
+    let (mut state, token) = with_session();
+    stop(&mut state);
+    assert!(!state.is_quiet());
+    assert_eq!(serves(&mut state), Some(true));
+    served(&mut state, token, true);
+    assert!(state.is_quiet());
+}
+
+#[test]
+fn a_stop_serves_sessions_in_a_step_once_more() {
+    let (mut state, token) = with_session();
+    state.note(token.into(), false);
+    assert_eq!(serves(&mut state), Some(false));
+    stop(&mut state);
+    served(&mut state, token, false);
+    assert!(!state.is_quiet());
+    assert_eq!(serves(&mut state), Some(true));
+    served(&mut state, token, true);
+    assert!(state.is_quiet());
+}
