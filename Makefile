@@ -1,6 +1,7 @@
 # make            build the shared and the static library
-# make install    PREFIX=/usr/local LIBDIR= INCLUDEDIR= DESTDIR=
+# make install    PREFIX=/usr/local LIBDIR= INCLUDEDIR= MANDIR= DESTDIR=
 # make uninstall  with the same variables
+# make html       the manual pages for browsers, in target/html; needs mandoc
 # make demo       a C filter and a mail, end to end
 # make generated  SEED= COUNT=: conversations made up from so many seeds, with sendmail's libmilter and with this one
 # make sources    filters built from their released sources; needs the network, not part of check
@@ -11,6 +12,7 @@
 PREFIX = /usr/local
 LIBDIR = $(PREFIX)/lib
 INCLUDEDIR = $(PREFIX)/include
+MANDIR = $(PREFIX)/share/man
 DESTDIR =
 SONAME = libmilter.so.1.0.1
 LIBMILTER_SONAME ?= $(SONAME)
@@ -70,13 +72,20 @@ install: archive
 		-e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS_PRIVATE@|$(LIBS_PRIVATE)|' \
 		pkgconfig/milter.pc.in > "$$lib/pkgconfig/milter.pc"; \
 	chmod 644 "$$lib/pkgconfig/milter.pc"; \
+	for page in man/*.[1-9]; do \
+		section="$(DESTDIR)$(MANDIR)/man$${page##*.}"; mkdir -p "$$section"; install -m 644 "$$page" "$$section"; \
+	done; \
 	[ -n '$(DESTDIR)' ] || echo "Installed below $(PREFIX). The dynamic linker may need an ldconfig."
 
 uninstall:
 	@set -e; LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; lib='$(DESTDIR)$(LIBDIR)'; include='$(DESTDIR)$(INCLUDEDIR)'; \
 	rm -f "$$lib/$(INSTALLED)" "$$lib/libmilter.so" "$$lib/libmilter.a" "$$lib/pkgconfig/milter.pc"; \
 	for header in $(HEADERS); do rm -f "$$include/libmilter/$$header"; done; \
+	for page in man/*.[1-9]; do rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}"; done; \
 	if [ -d "$$include/libmilter" ]; then rmdir "$$include/libmilter" 2>/dev/null || :; fi
+
+html:
+	@man/html "$(TARGET)/html"
 
 demo:
 	@sh ctests/demo.sh
@@ -111,4 +120,4 @@ check:
 clean:
 	$(CARGO) clean
 
-.PHONY: all library archive install uninstall demo generated sources check clean
+.PHONY: all library archive install uninstall html demo generated sources check clean

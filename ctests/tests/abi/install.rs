@@ -1,5 +1,6 @@
 //! `make install` and `make uninstall`.
 
+use crate::manual;
 use crate::stage::{make, output, prefix};
 use ctests::TempDir;
 use std::collections::BTreeMap;
@@ -28,6 +29,15 @@ fn expected(entries: &[(&str, Option<&str>)]) -> BTreeMap<PathBuf, Option<PathBu
     entries.iter().map(|(name, link)| (name.into(), link.map(PathBuf::from))).collect()
 }
 
+/// The files of the library, and the manual pages of this checkout below `manual`.
+fn with_manual(entries: &[(&str, Option<&str>)], manual: &str) -> BTreeMap<PathBuf, Option<PathBuf>> {
+    let mut files = expected(entries);
+    for (name, section) in manual::pages() {
+        files.insert(format!("{manual}/man{section}/{name}.{section}").into(), None);
+    }
+    files
+}
+
 /// Runs `make` on a library that is built already.
 fn make_built(arguments: &[String]) {
     prefix();
@@ -38,15 +48,18 @@ fn make_built(arguments: &[String]) {
 fn everything_has_its_place_below_the_prefix() {
     assert_eq!(
         files(prefix()),
-        expected(&[
-            ("include/libmilter/mfapi.h", None),
-            ("include/libmilter/mfdef.h", None),
-            ("include/libmilter/mfext.h", None),
-            ("lib/libmilter.a", None),
-            ("lib/libmilter.so", Some("libmilter.so.1.0.1")),
-            ("lib/libmilter.so.1.0.1", None),
-            ("lib/pkgconfig/milter.pc", None),
-        ])
+        with_manual(
+            &[
+                ("include/libmilter/mfapi.h", None),
+                ("include/libmilter/mfdef.h", None),
+                ("include/libmilter/mfext.h", None),
+                ("lib/libmilter.a", None),
+                ("lib/libmilter.so", Some("libmilter.so.1.0.1")),
+                ("lib/libmilter.so.1.0.1", None),
+                ("lib/pkgconfig/milter.pc", None),
+            ],
+            "share/man"
+        )
     );
 }
 
@@ -59,20 +72,24 @@ fn a_distribution_chooses_directories_and_name() {
         "PREFIX=/usr".to_owned(),
         "LIBDIR=/usr/lib/x86_64-linux-gnu".to_owned(),
         "INCLUDEDIR=/usr/headers".to_owned(),
+        "MANDIR=/usr/manual".to_owned(),
         "LIBMILTER_SONAME=libmilter.so.6".to_owned(),
     ];
     make_built(&arguments);
     assert_eq!(
         files(destination.path()),
-        expected(&[
-            ("usr/headers/libmilter/mfapi.h", None),
-            ("usr/headers/libmilter/mfdef.h", None),
-            ("usr/headers/libmilter/mfext.h", None),
-            ("usr/lib/x86_64-linux-gnu/libmilter.a", None),
-            ("usr/lib/x86_64-linux-gnu/libmilter.so", Some("libmilter.so.6")),
-            ("usr/lib/x86_64-linux-gnu/libmilter.so.6", None),
-            ("usr/lib/x86_64-linux-gnu/pkgconfig/milter.pc", None),
-        ])
+        with_manual(
+            &[
+                ("usr/headers/libmilter/mfapi.h", None),
+                ("usr/headers/libmilter/mfdef.h", None),
+                ("usr/headers/libmilter/mfext.h", None),
+                ("usr/lib/x86_64-linux-gnu/libmilter.a", None),
+                ("usr/lib/x86_64-linux-gnu/libmilter.so", Some("libmilter.so.6")),
+                ("usr/lib/x86_64-linux-gnu/libmilter.so.6", None),
+                ("usr/lib/x86_64-linux-gnu/pkgconfig/milter.pc", None),
+            ],
+            "usr/manual"
+        )
     );
     let description = fs::read_to_string(destination.join("usr/lib/x86_64-linux-gnu/pkgconfig/milter.pc"));
     let description = description.expect("it is a text");

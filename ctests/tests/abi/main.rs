@@ -5,6 +5,7 @@ mod examples;
 mod headers;
 mod install;
 mod link;
+mod manual;
 mod reference;
 mod stage;
 mod symbols;
