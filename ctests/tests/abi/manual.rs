@@ -59,7 +59,7 @@ fn tokens(text: &str) -> String {
     let mut in_word = false;
     for character in text.chars() {
         let is_word = character.is_alphanumeric() || "_.".contains(character);
-        if !(is_word && in_word) && !tokens.is_empty() && !tokens.ends_with(' ') {
+        if !(tokens.is_empty() || tokens.ends_with(' ') || is_word && in_word) {
             tokens.push(' ');
         }
         if !character.is_whitespace() {
