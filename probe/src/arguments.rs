@@ -220,6 +220,29 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_explains_every_option_and_exit_status() {
+        let page = include_str!("../../man/milter-probe.1");
+        let command = Arguments::command();
+        for task in command.get_subcommands() {
+            let name = task.get_name();
+            let (_, explained) =
+                page.split_once(&format!("\n.Ss {name}\n")).unwrap_or_else(|| panic!("no part {name}"));
+            let explained = explained.split("\n.S").next().unwrap();
+            for option in task.get_arguments() {
+                let Some(long) = option.get_long() else { continue };
+                let short = option.get_short().map(|letter| format!("Fl {letter} , ")).unwrap_or_default();
+                let entry = format!(".It {short}Fl -{long}");
+                let mut rest = explained.lines().filter_map(|line| line.strip_prefix(&entry));
+                assert!(rest.any(|rest| rest.is_empty() || rest.starts_with(' ')), "{name}: {entry}");
+            }
+        }
+        for line in EXIT_STATUS.lines().skip(1) {
+            let (status, meaning) = line.trim().split_once("  ").unwrap();
+            assert!(page.contains(&format!("\n.It {status}\n{meaning}\n")), "{line}");
+        }
+    }
+
+    #[test]
     fn seconds_are_positive_and_finite() {
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
         for text in ["0", "-1", "x", "nan", "inf", "1e300"] {
