@@ -2,6 +2,8 @@
 # make install    PREFIX=/usr/local LIBDIR= INCLUDEDIR= MANDIR= DESTDIR=
 # make uninstall  with the same variables
 # make html       the manual pages for browsers, in target/html; needs mandoc
+# make dist       the sources as an archive
+# make deb        Debian packages, in target/deb
 # make demo       a C filter and a mail, end to end
 # make generated  SEED= COUNT=: conversations made up from so many seeds, with sendmail's libmilter and with this one
 # make sources    filters built from their released sources; needs the network, not part of check
@@ -29,6 +31,9 @@ VERSION = 8.17.1
 LIBS_PRIVATE = -lpthread -ldl -lm -lrt -lutil
 
 HEADERS = mfapi.h mfdef.h mfext.h
+# What tells pkg-config and CMake about the library, by its place below LIBDIR.
+DESCRIPTIONS = pkgconfig/milter.pc cmake/libmilter/libmilter-config.cmake cmake/libmilter/libmilter-config-version.cmake
+DIST = libmilter-rs-$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 TARGET = $${CARGO_TARGET_DIR:-target}
 RELEASE = $(TARGET)/$${CARGO_BUILD_TARGET:+$$CARGO_BUILD_TARGET/}release
 # Without a name of its own the library is installed as libmilter.so.
@@ -63,15 +68,18 @@ archive: library
 
 install: archive
 	@set -e; LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; lib='$(DESTDIR)$(LIBDIR)'; include='$(DESTDIR)$(INCLUDEDIR)'; \
-	mkdir -p "$$lib/pkgconfig" "$$include/libmilter"; \
+	mkdir -p "$$lib/pkgconfig" "$$lib/cmake/libmilter" "$$include/libmilter"; \
 	install -m 755 "$(RELEASE)/libmilter.so" "$$lib/$(INSTALLED)"; \
 	[ "$(INSTALLED)" = libmilter.so ] || ln -sf "$(INSTALLED)" "$$lib/libmilter.so"; \
 	install -m 644 "$(RELEASE)/install/libmilter.a" "$$lib"; \
 	for header in $(HEADERS); do install -m 644 "include/libmilter/$$header" "$$include/libmilter"; done; \
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-		-e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS_PRIVATE@|$(LIBS_PRIVATE)|' \
-		pkgconfig/milter.pc.in > "$$lib/pkgconfig/milter.pc"; \
-	chmod 644 "$$lib/pkgconfig/milter.pc"; \
+	for description in $(DESCRIPTIONS); do \
+		sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+			-e '/^[a-z]*dir=/s|=$(PREFIX)/|=$${prefix}/|' \
+			-e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS_PRIVATE@|$(LIBS_PRIVATE)|' \
+			"$$description.in" > "$$lib/$$description"; \
+		chmod 644 "$$lib/$$description"; \
+	done; \
 	for page in man/*.[1-9]; do \
 		section="$(DESTDIR)$(MANDIR)/man$${page##*.}"; mkdir -p "$$section"; install -m 644 "$$page" "$$section"; \
 	done; \
@@ -79,10 +87,26 @@ install: archive
 
 uninstall:
 	@set -e; LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; lib='$(DESTDIR)$(LIBDIR)'; include='$(DESTDIR)$(INCLUDEDIR)'; \
-	rm -f "$$lib/$(INSTALLED)" "$$lib/libmilter.so" "$$lib/libmilter.a" "$$lib/pkgconfig/milter.pc"; \
+	rm -f "$$lib/$(INSTALLED)" "$$lib/libmilter.so" "$$lib/libmilter.a"; \
+	for description in $(DESCRIPTIONS); do rm -f "$$lib/$$description"; done; \
 	for header in $(HEADERS); do rm -f "$$include/libmilter/$$header"; done; \
 	for page in man/*.[1-9]; do rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}"; done; \
-	if [ -d "$$include/libmilter" ]; then rmdir "$$include/libmilter" 2>/dev/null || :; fi
+	for own in "$$lib/cmake/libmilter" "$$include/libmilter"; do \
+		if [ -d "$$own" ]; then rmdir "$$own" 2>/dev/null || :; fi; \
+	done
+
+# Everything but what building leaves behind.
+dist:
+	@set -e; mkdir -p "$(TARGET)"; name="$(DIST)"; \
+	tar -c -z -f "$(TARGET)/$$name.tar.gz" --exclude-vcs --exclude-caches-all --exclude=./target \
+		--transform "s|^\.|$$name|" .
+
+# Built from the archive, so that nothing gets into the packages or into this tree that does not belong there.
+deb: dist
+	@set -e; place="$(TARGET)/deb"; rm -rf "$$place"; mkdir -p "$$place"; \
+	tar -x -z -f "$(TARGET)/$(DIST).tar.gz" -C "$$place"; \
+	(cd "$$place/$(DIST)" && MAKEFLAGS= dpkg-buildpackage --build=binary --no-sign); \
+	rm -rf "$$place/$(DIST)"; ls "$$place"/*.deb
 
 html:
 	@man/html "$(TARGET)/html"
@@ -120,4 +144,4 @@ check:
 clean:
 	$(CARGO) clean
 
-.PHONY: all library archive install uninstall html demo generated sources check clean
+.PHONY: all library archive install uninstall dist deb html demo generated sources check clean
