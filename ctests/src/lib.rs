@@ -33,6 +33,7 @@ pub mod sendmail;
 mod sink;
 mod skip;
 mod smtp;
+pub mod stage;
 mod tempdir;
 pub mod verdict;
 mod wire;

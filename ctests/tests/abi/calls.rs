@@ -1,6 +1,6 @@
 //! What the library answers to calls outside a session.
 
-use crate::stage::{self, output};
+use ctests::stage::{self, output};
 use ctests::{Compile, Library, TempDir, workspace_dir};
 use std::process::Command;
 

@@ -1,6 +1,6 @@
 //! The programs in `examples/`: built with the flags of pkg-config, and doing what they say.
 
-use crate::stage::{build, exists, pkg_config, prefix};
+use ctests::stage::{build, exists, pkg_config, prefix};
 use ctests::{Process, Signal, TempDir, skip, workspace_dir};
 use milter_probe::{Client, Envelope, Fate, Mail, Mailbox, Mta, Outcome, Session, Target};
 use std::fs::{self, File};

@@ -1,6 +1,6 @@
 //! The headers: up to date, and fit for every language version.
 
-use crate::stage::{exists, output};
+use ctests::stage::{exists, output};
 use ctests::{TempDir, skip, target_dir, workspace_dir};
 use std::fs;
 use std::path::{Path, PathBuf};

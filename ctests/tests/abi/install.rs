@@ -1,8 +1,8 @@
 //! `make install` and `make uninstall`.
 
 use crate::manual;
-use crate::stage::{make, output, prefix};
 use ctests::TempDir;
+use ctests::stage::{make, output, prefix};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, process::Command};
@@ -53,6 +53,8 @@ fn everything_has_its_place_below_the_prefix() {
                 ("include/libmilter/mfapi.h", None),
                 ("include/libmilter/mfdef.h", None),
                 ("include/libmilter/mfext.h", None),
+                ("lib/cmake/libmilter/libmilter-config-version.cmake", None),
+                ("lib/cmake/libmilter/libmilter-config.cmake", None),
                 ("lib/libmilter.a", None),
                 ("lib/libmilter.so", Some("libmilter.so.1.0.1")),
                 ("lib/libmilter.so.1.0.1", None),
@@ -83,6 +85,8 @@ fn a_distribution_chooses_directories_and_name() {
                 ("usr/headers/libmilter/mfapi.h", None),
                 ("usr/headers/libmilter/mfdef.h", None),
                 ("usr/headers/libmilter/mfext.h", None),
+                ("usr/lib/x86_64-linux-gnu/cmake/libmilter/libmilter-config-version.cmake", None),
+                ("usr/lib/x86_64-linux-gnu/cmake/libmilter/libmilter-config.cmake", None),
                 ("usr/lib/x86_64-linux-gnu/libmilter.a", None),
                 ("usr/lib/x86_64-linux-gnu/libmilter.so", Some("libmilter.so.6")),
                 ("usr/lib/x86_64-linux-gnu/libmilter.so.6", None),
@@ -93,7 +97,9 @@ fn a_distribution_chooses_directories_and_name() {
     );
     let description = fs::read_to_string(destination.join("usr/lib/x86_64-linux-gnu/pkgconfig/milter.pc"));
     let description = description.expect("it is a text");
-    for line in ["prefix=/usr", "libdir=/usr/lib/x86_64-linux-gnu", "includedir=/usr/headers", "Version: 8.17.1"] {
+    for line in
+        ["prefix=/usr", "libdir=${prefix}/lib/x86_64-linux-gnu", "includedir=${prefix}/headers", "Version: 8.17.1"]
+    {
         assert!(description.lines().any(|found| found == line), "{line}\n{description}");
     }
     assert!(!description.contains('@'), "{description}");

@@ -1,7 +1,7 @@
 //! Linking as configure scripts and build systems of existing filters do it.
 
-use crate::stage::{self, build, output, pkg_config, run, with_program};
 use crate::symbols::NAMES;
+use ctests::stage::{self, build, output, pkg_config, run, with_program};
 use ctests::{TempDir, workspace_dir};
 use std::path::Path;
 use std::process::Command;

@@ -7,5 +7,4 @@ mod install;
 mod link;
 mod manual;
 mod reference;
-mod stage;
 mod symbols;

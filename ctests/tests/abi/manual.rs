@@ -1,7 +1,7 @@
 //! The manual pages in `man/`: complete, in agreement with headers, options and tables, and well-formed.
 
-use crate::stage::{build, exists, make, output};
 use crate::symbols::NAMES;
+use ctests::stage::{build, exists, make, output};
 use ctests::{TempDir, skip, workspace_dir};
 use milter_probe::Mta;
 use milter_protocol::Stage;

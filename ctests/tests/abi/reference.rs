@@ -1,6 +1,6 @@
 //! Our headers against those of sendmail's libmilter: same macros, same values, same types, same prototypes.
 
-use crate::stage::{build, output};
+use ctests::stage::{build, output};
 use ctests::{Library, TempDir, workspace_dir};
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -1,6 +1,6 @@
 //! Names that the libraries export and how the shared object is linked.
 
-use crate::stage::{self, output};
+use ctests::stage::{self, output};
 use std::path::Path;
 use std::process::Command;
 

@@ -1,12 +1,13 @@
 //! The library as `make install` puts it in place, in a private prefix.
 
-use ctests::{TempDir, target_dir, workspace_dir};
+use crate::{TempDir, target_dir, workspace_dir};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// `make` in the workspace, free of what an outer make has passed on.
-pub(crate) fn make() -> Command {
+#[must_use]
+pub fn make() -> Command {
     let mut make = Command::new("make");
     make.arg("--silent").arg("-C").arg(workspace_dir()).env("CARGO_TARGET_DIR", target_dir());
     for variable in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "LIBMILTER_SONAME", "CARGO_BUILD_TARGET"] {
@@ -16,7 +17,11 @@ pub(crate) fn make() -> Command {
 }
 
 /// Runs a program that has to succeed and returns what it printed.
-pub(crate) fn output(command: &mut Command) -> String {
+///
+/// # Panics
+///
+/// When it cannot be started, does not succeed, or prints something else than UTF-8.
+pub fn output(command: &mut Command) -> String {
     let Output { status, stdout, stderr } =
         command.output().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
     assert!(status.success(), "{command:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
@@ -24,12 +29,17 @@ pub(crate) fn output(command: &mut Command) -> String {
 }
 
 /// Whether a program can be started.
-pub(crate) fn exists(program: &str) -> bool {
+#[must_use]
+pub fn exists(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 
 /// The prefix, installed by the first call of the test process.
-pub(crate) fn prefix() -> &'static Path {
+///
+/// # Panics
+///
+/// When it does not build.
+pub fn prefix() -> &'static Path {
     static PREFIX: OnceLock<PathBuf> = OnceLock::new();
     PREFIX.get_or_init(|| {
         let prefix = target_dir().join("ctests/prefix");
@@ -39,35 +49,56 @@ pub(crate) fn prefix() -> &'static Path {
     })
 }
 
-pub(crate) fn shared_object() -> PathBuf {
+/// The shared object there.
+#[must_use]
+pub fn shared_object() -> PathBuf {
     prefix().join("lib/libmilter.so")
 }
 
-pub(crate) fn static_library() -> PathBuf {
+/// The static library there.
+#[must_use]
+pub fn static_library() -> PathBuf {
     prefix().join("lib/libmilter.a")
 }
 
 /// What `pkg-config` answers about the installed library, word by word.
-pub(crate) fn pkg_config(arguments: &[&str]) -> Vec<String> {
+///
+/// # Panics
+///
+/// When pkg-config fails.
+#[must_use]
+pub fn pkg_config(arguments: &[&str]) -> Vec<String> {
     let mut command = Command::new("pkg-config");
     command.args(arguments).arg("milter").env("PKG_CONFIG_LIBDIR", prefix().join("lib/pkgconfig"));
     output(&mut command).split_whitespace().map(str::to_owned).collect()
 }
 
 /// Compiles and links `source`, a file; `arguments` come after it.
-pub(crate) fn build(compiler: &str, source: &Path, arguments: &[String], program: &Path) -> Result<(), String> {
+///
+/// # Errors
+///
+/// What the compiler says when it fails.
+pub fn build(compiler: &str, source: &Path, arguments: &[String], program: &Path) -> Result<(), String> {
     let output = Command::new(compiler).arg(source).args(arguments).arg("-o").arg(program).output();
     let output = output.map_err(|error| format!("{compiler}: {error}"))?;
     output.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// Runs a program linked with the shared library.
-pub(crate) fn run(program: &Path) -> String {
+///
+/// # Panics
+///
+/// When it does not succeed.
+pub fn run(program: &Path) -> String {
     output(Command::new(program).env("LD_LIBRARY_PATH", prefix().join("lib")))
 }
 
 /// Builds a program from a text in a directory of its own and hands it to `then`.
-pub(crate) fn with_program(text: &str, arguments: &[String], then: impl FnOnce(&Path)) {
+///
+/// # Panics
+///
+/// When it does not build.
+pub fn with_program(text: &str, arguments: &[String], then: impl FnOnce(&Path)) {
     let directory = TempDir::new();
     let program = directory.join("program");
     build("cc", &directory.write("program.c", text), arguments, &program)
