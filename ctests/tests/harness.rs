@@ -36,6 +36,20 @@ fn a_good_case_has_no_differences() {
     assert_eq!(differences(GOOD), [""; 0]);
 }
 
+/// The case by which CONTRIBUTING.md explains dialogues.
+#[test]
+fn the_case_for_newcomers_has_no_differences() {
+    let text = include_str!("../../CONTRIBUTING.md");
+    let case: String = text
+        .lines()
+        .skip_while(|line| !line.starts_with("    case "))
+        .take_while(|line| line.starts_with("    "))
+        .map(|line| line[4..].to_owned() + "\n")
+        .collect();
+    assert!(case.lines().count() > 10, "{case}");
+    assert_eq!(differences(&case), [""; 0]);
+}
+
 #[test]
 fn wrong_expectations_are_noticed() {
     let wrong = [
