@@ -1,14 +1,8 @@
 //! The same mail past the same filter with every library.
 
-use std::{
-    fmt::Debug,
-    fs,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt::Debug, time::Duration};
 
-use crate::{Origin, Postfix, Service, Setting, Sink};
+use crate::{MailServer, Origin, Service, Setting, Sink};
 
 /// Does the same with every library; what is seen has to be the same, and is returned. Nothing else may have
 /// arrived at `sink`.
@@ -33,36 +27,13 @@ pub fn same_with_each<T: PartialEq + Debug>(test: &str, sink: &Sink, see: impl F
     first.expect("ours is always there").1
 }
 
-/// Checks that Postfix had nothing to complain about: that is where a broken milter connection would show.
+/// Checks that the MTA had nothing to complain about.
 ///
 /// # Panics
 ///
 /// When it had.
-pub fn assert_untroubled(test: &str, postfix: &Postfix) {
-    let log = postfix.log();
-    let trouble = ["warning:", "error:", "fatal:", "panic:"];
-    let troubled: Vec<&str> = log.lines().filter(|line| trouble.iter().any(|word| line.contains(word))).collect();
-    assert_eq!(troubled, [""; 0], "{test}");
-}
-
-/// Waits until nobody is connected to `socket`. An interpreter such as Python's ends the threads that come
-/// back to it after it has begun to go down, so a script is to be stopped after its last session.
-///
-/// # Panics
-///
-/// When somebody is after ten seconds.
-pub fn await_idle(socket: &Path) {
-    let socket = socket.to_str().expect("a path of ours");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        // The listening socket, and one with the same name for each session.
-        let table = fs::read_to_string("/proc/net/unix").expect("proc(5)");
-        if table.lines().filter(|line| line.ends_with(socket)).count() <= 1 {
-            return;
-        }
-        assert!(Instant::now() < deadline, "sessions that nobody ends");
-        thread::sleep(Duration::from_millis(2));
-    }
+pub fn assert_untroubled(test: &str, mta: &dyn MailServer) {
+    assert_eq!(mta.complaints(), [""; 0], "{test}");
 }
 
 /// Ends a filter as a service manager does: our library needs no time for that. The reference would

@@ -10,8 +10,8 @@
 //!
 //! [`Program`] is a filter that somebody else built; [`Postfix`] passes it mail that an [`SmtpClient`]
 //! submits, and delivers to a [`Sink`]. [`opendkim`] configures Debian's OpenDKIM. [`Sendmail`] is the other
-//! MTA, [`mailbag`] is mail of every
-//! kind, and [`comparison`] passes it with every library. [`Build`] is a filter made from its authors' sources.
+//! MTA, [`MailServer`] what both have in common, [`mailbag`] is mail of every kind, and [`comparison`] passes it with
+//! every library. [`Build`] is a filter made from its authors' sources.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ pub mod conversation;
 pub mod dialogue;
 pub mod generator;
 mod library;
+pub mod mail_server;
 pub mod mailbag;
 mod mta;
 pub mod opendkim;
@@ -43,6 +44,7 @@ pub use archive::{Build, Need, sources_dir};
 pub use compile::{Compile, Linkage};
 pub use conversation::Setting;
 pub use library::{Library, Origin, target_dir, workspace_dir};
+pub use mail_server::{MailServer, has_ipv6};
 pub use mta::MtaConnection;
 pub use postfix::Postfix;
 pub use process::{Process, free_port, is_root};

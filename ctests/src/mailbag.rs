@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Delivery, SmtpClient};
+use crate::{Delivery, MailServer, SmtpClient};
 
 /// The sender of everything in the bag.
 pub const SENDER: &str = "<mathilde@lighthouse.example>";
@@ -14,9 +14,8 @@ pub const NOWHERE: &str = "<nowhere@harbour.example>";
 pub const PLAIN: &str = include_str!("../mail/plain.eml");
 
 /// What Postfix has to be configured with for the bag, as in [`crate::Postfix::start_or_skip`].
-pub const PARAMETERS: [(&str, &str); 5] = [
-    ("inet_protocols", "all"),
-    ("mynetworks", "127.0.0.0/8 192.0.2.0/24 [2001:db8::]/32"),
+pub const PARAMETERS: [(&str, &str); 4] = [
+    ("mynetworks", "127.0.0.0/8 [::1]/128 192.0.2.0/24 [2001:db8::]/32"),
     ("smtpd_authorized_xclient_hosts", "127.0.0.1"),
     ("smtpd_recipient_restrictions", "check_recipient_access inline:{{nowhere@harbour.example=550 5.1.1 Unknown}}"),
     ("smtpd_milters", "$filter"),
@@ -52,17 +51,16 @@ pub fn letter(subject: &str) -> String {
     PLAIN.replace("Fog signal out of order", subject)
 }
 
-/// Passes the whole bag through an MTA. `connect` opens a session and says EHLO, `delivered` waits for
-/// the next delivery of a message that the MTA took.
-pub fn play(connect: impl Fn() -> SmtpClient, delivered: impl Fn() -> Delivery) -> Vec<Fate> {
+/// Passes the whole bag through an MTA.
+pub fn play(mta: &dyn MailServer) -> Vec<Fate> {
     let mut fates = Vec::new();
     let mut pass = |client: &mut SmtpClient, name: &'static str, sender: &str, to: &[&str], text: &[u8]| {
         let answer = transaction(client, sender, to, text);
-        let delivery = answer.starts_with("250").then(|| delivered().stable());
+        let delivery = answer.starts_with("250").then(|| mta.next().stable());
         fates.push(Fate { name, answer, delivery });
     };
 
-    let mut client = connect();
+    let mut client = mta.smtp();
     pass(&mut client, "plain", SENDER, &[RECIPIENT], PLAIN.as_bytes());
     pass(&mut client, "eight bits", &format!("{SENDER} BODY=8BITMIME"), &[RECIPIENT], &eight_bits());
     let several = [RECIPIENT, "<watch@harbour.example>", NOWHERE, "<ferry@pier.example>"];
@@ -79,13 +77,13 @@ pub fn play(connect: impl Fn() -> SmtpClient, delivered: impl Fn() -> Delivery) 
     client.expect("RSET", "250");
     client.expect("QUIT", "221");
 
-    let mut client = connect();
+    let mut client = mta.smtp();
     client.envelope(SENDER, &[RECIPIENT]);
     client.expect("DATA", "354");
     client.send("Subject: cut off\r\n\r\nThis message has no e");
     drop(client);
 
-    let mut client = connect();
+    let mut client = mta.smtp();
     for (name, text) in oddities() {
         pass(&mut client, name, SENDER, &[RECIPIENT], &text);
     }
@@ -95,23 +93,25 @@ pub fn play(connect: impl Fn() -> SmtpClient, delivered: impl Fn() -> Delivery) 
     fates
 }
 
-/// Passes one letter on in a session of its own. With an `address`, in the words of XCLIENT, it comes from
-/// a client there: the MTA has to believe that.
-pub fn pass(
-    mut client: SmtpClient,
-    address: Option<&str>,
-    name: &'static str,
-    letter: &str,
-    delivered: impl FnOnce() -> Delivery,
-) -> Fate {
-    if let Some(address) = address {
-        client.expect(&format!("XCLIENT NAME=far.example ADDR={address} PORT=2525"), "220");
-        client.expect("EHLO far.example", "250");
-    }
-    let answer = transaction(&mut client, SENDER, &[RECIPIENT], letter.as_bytes());
-    let delivery = answer.starts_with("250").then(|| delivered().stable());
+/// Passes one letter on in a session of its own. If it is put into quarantine the answer says so, and it is released.
+pub fn pass(mta: &dyn MailServer, mut client: SmtpClient, name: &'static str, letter: &str) -> Fate {
+    let mut answer = transaction(&mut client, SENDER, &[RECIPIENT], letter.as_bytes());
+    let delivery = answer.starts_with("250").then(|| {
+        if mta.release_held() {
+            answer.push_str("\nheld");
+        }
+        mta.next().stable()
+    });
     client.expect("QUIT", "221");
     Fate { name, answer, delivery }
+}
+
+/// A session of a client elsewhere, at an `address` in the words of XCLIENT.
+pub fn from_afar(mta: &dyn MailServer, address: &str) -> SmtpClient {
+    let mut client = mta.smtp();
+    client.expect(&format!("XCLIENT NAME=far.example ADDR={address} PORT=2525"), "220");
+    client.expect("EHLO far.example", "250");
+    client
 }
 
 /// All answers but the good ones for sender and recipients, and the last in any case.
@@ -164,6 +164,7 @@ fn oddities() -> Vec<(&'static str, Vec<u8>)> {
             "a long field",
             text(format!("{from}Subject: Long\nX-Long: {}\n\nText\n", "twenty octets long, \n ".repeat(1000))),
         ),
+        ("a wide field", text(format!("{from}Subject: Wide\nX-Wide: {}\n\nText\n", "w".repeat(3000)))),
         ("long lines", text(format!("{from}Subject: Wide\n\n{}\n{}\n", "wide ".repeat(900), "x".repeat(20_000)))),
         ("no header", text("\nNothing but a body.\n".to_owned())),
         ("no body", text(format!("{from}Subject: No body\n"))),

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{Program, Service, Setting, TempDir, postfix::HOST, program::find, skip};
+use crate::{Program, Service, Setting, TempDir, mail_server::HOST, program::find, skip};
 
 /// The domain whose mail is signed.
 pub const DOMAIN: &str = "lighthouse.example";

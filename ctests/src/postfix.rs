@@ -11,21 +11,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Process, Sink, SmtpClient, TempDir, free_port, program::find, skip};
+use crate::{
+    MailServer, Process, Sink, TempDir, free_port, has_ipv6,
+    mail_server::{HOST, Site},
+    program::find,
+    skip,
+};
 
-/// A running Postfix. It takes mail from the test, passes it to the filter at [`Postfix::filter_socket`],
-/// and delivers all of it to [`Postfix::sink`].
+/// A running Postfix.
 #[derive(Debug)]
 pub struct Postfix {
     // First, so that it ends before the sink and the directory.
     _master: Process,
-    sink: Sink,
-    directory: TempDir,
-    port: u16,
+    site: Site,
 }
-
-/// The name under which it receives mail.
-pub const HOST: &str = "mx.harbour.example";
 
 /// The services, as in master(5). Nothing runs in a chroot: sockets lie outside of the queue.
 const SERVICES: &str = "\
@@ -49,7 +48,7 @@ postlog  unix-dgram n - n -     1 postlogd
 
 impl Postfix {
     /// Starts one with `parameters`, main.cf's names and values, in place of or on top of the usual
-    /// configuration. In a value `$filter` is the address of the filter. `None`, and `test` counts as
+    /// configuration. In a value `$filter` is the address of the filter, [`MailServer::filter_socket`]. `None`, and `test` counts as
     /// skipped, where Postfix cannot run.
     ///
     /// # Panics
@@ -79,7 +78,9 @@ impl Postfix {
 
         let port = free_port();
         directory.write("config/main.cf", configuration(&directory, parameters));
-        directory.write("config/master.cf", format!("127.0.0.1:{port} inet n - n - - smtpd\n{SERVICES}"));
+        let hosts = if has_ipv6() { &["127.0.0.1", "[::1]"][..] } else { &["127.0.0.1"] };
+        let listeners: String = hosts.iter().map(|host| format!("{host}:{port} inet n - n - - smtpd\n")).collect();
+        directory.write("config/master.cf", listeners + SERVICES);
         let sink = Sink::listen(directory.join("sink"));
         let config = directory.join("config");
         // Creates what belongs into the queue directory.
@@ -100,42 +101,11 @@ impl Postfix {
         loop {
             let log = fs::read_to_string(directory.join("maillog")).unwrap_or_default();
             if log.contains("daemon started") {
-                return Some(Postfix { _master: master, sink, directory, port });
+                return Some(Postfix { _master: master, site: Site::new(sink, directory, port) });
             }
             assert!(master.is_alive() && Instant::now() < deadline, "Postfix does not start: {log}");
             thread::sleep(Duration::from_millis(5));
         }
-    }
-
-    /// Where the filter has to listen.
-    #[must_use]
-    pub fn filter_socket(&self) -> PathBuf {
-        self.directory.join("filter")
-    }
-
-    /// A directory for things of the test, as long-lived as this Postfix.
-    #[must_use]
-    pub fn directory(&self) -> &TempDir {
-        &self.directory
-    }
-
-    /// What it delivers.
-    #[must_use]
-    pub fn sink(&self) -> &Sink {
-        &self.sink
-    }
-
-    /// Opens an SMTP session and says EHLO.
-    ///
-    /// # Panics
-    ///
-    /// When Postfix refuses that.
-    #[must_use]
-    pub fn smtp(&self) -> SmtpClient {
-        let (mut client, greeting) = SmtpClient::connect(self.port).expect("Postfix listens");
-        assert_eq!(greeting.code(), "220", "{}\n{}", greeting.text, self.log());
-        client.expect("EHLO client.example", "250");
-        client
     }
 
     /// Submits a message with the sendmail command.
@@ -183,13 +153,37 @@ impl Postfix {
     /// What it logged so far.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("maillog")).unwrap_or_default()
+        fs::read_to_string(self.directory().join("maillog")).unwrap_or_default()
     }
 
     fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(find(name).unwrap_or_else(|| panic!("Postfix comes with {name}")));
-        command.args(arguments).env("MAIL_CONFIG", self.directory.join("config")).env_remove("LD_LIBRARY_PATH");
+        command.args(arguments).env("MAIL_CONFIG", self.directory().join("config")).env_remove("LD_LIBRARY_PATH");
         command
+    }
+}
+
+impl MailServer for Postfix {
+    fn site(&self) -> &Site {
+        &self.site
+    }
+
+    fn release_held(&self) -> bool {
+        let queue = self.queue();
+        let held = queue.iter().filter(|entry| entry.contains("\"queue_name\": \"hold\""));
+        let names = held.filter_map(|entry| entry.split_once("\"queue_id\": \"")?.1.split('"').next());
+        names.map(|name| self.release(name)).count() > 0
+    }
+
+    /// With [`crate::mailbag::PARAMETERS`].
+    fn takes_xclient(&self) -> bool {
+        true
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let trouble = ["warning:", "error:", "fatal:", "panic:"];
+        let troubled = |line: &&str| trouble.iter().any(|word| line.contains(word));
+        self.log().lines().filter(troubled).map(str::to_owned).collect()
     }
 }
 
@@ -201,13 +195,13 @@ fn configuration(directory: &TempDir, parameters: &[(&str, &str)]) -> String {
         ("data_directory", "$place/data"),
         ("maillog_file", "$place/maillog"),
         ("maillog_file_prefixes", "$place"),
-        ("inet_interfaces", "127.0.0.1"),
-        ("inet_protocols", "ipv4"),
+        ("inet_interfaces", "loopback-only"),
+        ("inet_protocols", "all"),
         ("myhostname", HOST),
         ("mydestination", ""),
         ("alias_maps", ""),
         ("alias_database", ""),
-        ("mynetworks", "127.0.0.0/8"),
+        ("mynetworks", "127.0.0.0/8 [::1]/128"),
         ("smtpd_relay_restrictions", "permit_mynetworks, reject"),
         ("smtpd_peername_lookup", "no"),
         ("local_header_rewrite_clients", ""),

@@ -3,6 +3,7 @@
 use std::{
     env,
     fs::{self, File},
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -80,7 +81,29 @@ impl Program {
     /// When it does not listen within some seconds, or has mapped another libmilter.
     #[must_use]
     pub fn serve(&self, setting: &Setting, socket: &Path, arguments: &[&str]) -> Service {
-        let output = socket.with_extension("output");
+        // Run by root, a filter leaves the file of its socket behind.
+        let _ = fs::remove_file(socket);
+        self.start(setting, socket.with_extension("output"), arguments, || UnixStream::connect(socket).is_ok())
+    }
+
+    /// The same for a filter that listens on a TCP port of this machine; its output goes to a file in `directory`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Program::serve`].
+    #[must_use]
+    pub fn serve_tcp(
+        &self,
+        setting: &Setting,
+        address: SocketAddr,
+        directory: &TempDir,
+        arguments: &[&str],
+    ) -> Service {
+        let listens = || TcpStream::connect(address).is_ok();
+        self.start(setting, directory.join("filter.output"), arguments, listens)
+    }
+
+    fn start(&self, setting: &Setting, output: PathBuf, arguments: &[&str], listens: impl Fn() -> bool) -> Service {
         let file = File::create(&output).expect("a writable directory");
         let mut command = Command::new("sh");
         command
@@ -96,11 +119,9 @@ impl Program {
         if let Some(model) = setting.model {
             command.env("LIBMILTER_OPTIONS", format!("model={model}"));
         }
-        // Run by root, a filter leaves the file of its socket behind.
-        let _ = fs::remove_file(socket);
         let mut service = Service { process: Process::spawn(&mut command), output };
         let deadline = Instant::now() + Duration::from_secs(30);
-        while UnixStream::connect(socket).is_err() {
+        while !listens() {
             assert!(
                 service.process.is_alive() && Instant::now() < deadline,
                 "{setting}: {} does not listen: {}",

@@ -5,36 +5,43 @@ use std::{
     env,
     ffi::OsStr,
     fs::{self, File},
-    path::{Path, PathBuf},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use crate::{Delivery, Process, Sink, SmtpClient, TempDir, free_port, is_root, postfix::HOST, program::find, skip};
+use crate::{
+    Delivery, MailServer, Process, Sink, TempDir, free_port, has_ipv6, is_root,
+    mail_server::{HOST, Site},
+    program::find,
+    skip,
+};
 
-/// A running Sendmail. It takes mail from the test, passes it to the filter at [`Sendmail::filter_socket`]
-/// and delivers all of it to [`Sendmail::sink`] before it answers. Without the filter it takes nothing.
+/// A running Sendmail. It delivers before it answers. Without the filter it takes nothing.
 #[derive(Debug)]
 pub struct Sendmail {
     // First, so that it ends before the sink and the directory.
     _daemon: Process,
-    sink: Sink,
-    directory: TempDir,
-    port: u16,
+    site: Site,
 }
+
+/// The address of a filter at [`MailServer::filter_socket`].
+pub const LOCAL: &str = "unix:$place/filter";
 
 /// Names the directory of `sendmail-bin_*.deb` and `sendmail-cf_*.deb`, as `apt-get download` leaves them.
 pub const PACKAGES: &str = "LIBMILTER_SENDMAIL_DEBS";
 
 impl Sendmail {
-    /// Starts one; `None`, and `test` counts as skipped, where it cannot run.
+    /// Starts one that looks for the filter at `address`, [`LOCAL`] or another one; `None`, and `test` counts as
+    /// skipped, where it cannot run.
     ///
     /// # Panics
     ///
     /// When everything is there and it does not start.
     #[must_use]
-    pub fn start_or_skip(test: &str) -> Option<Sendmail> {
+    pub fn start_or_skip(test: &str, address: &str) -> Option<Sendmail> {
         let packages = packages();
         let lacks = if packages.is_none() {
             Some(
@@ -56,26 +63,22 @@ impl Sendmail {
         fs::create_dir(directory.join("queue")).expect("a fresh directory");
         let port = free_port();
         let place = directory.path().to_str().expect("a path of ours");
-        let macros = CONFIGURATION.replace("$place", place).replace("$host", HOST).replace("$port", &port.to_string());
+        let listener6 = if has_ipv6() { LISTENER6 } else { "" };
+        let macros = [("$listener6", listener6), ("$filter", address), ("$place", place), ("$host", HOST)]
+            .iter()
+            .fold(CONFIGURATION.to_owned(), |text, (name, value)| text.replace(name, value))
+            .replace("$port", &port.to_string());
         let macros = directory.write("sendmail.mc", macros);
-        let configuration = directory.write("sendmail.cf", run(Command::new("m4").arg(macros)));
+        directory.write("sendmail.cf", run(Command::new("m4").arg(macros)));
         directory.write("switch", "hosts files\naliases files\npasswd files\n");
-        let hosts = directory.write("hosts", format!("127.0.0.1 {HOST} localhost\n"));
+        directory.write("hosts", format!("127.0.0.1 {HOST} localhost\n::1 six.harbour.example\n"));
         // Nobody is there: it is not to ask the network.
-        let resolver = directory.write("resolv.conf", "nameserver 127.0.0.1\n");
+        directory.write("resolv.conf", "nameserver 127.0.0.1\n");
 
         let sink = Sink::listen(directory.join("sink"));
         let output = File::create(directory.join("output")).expect("a fresh directory");
-        let mut command = Command::new("unshare");
-        command
-            .args(["--uts", "--mount", "sh", "-c", SURROUNDINGS, "sh"])
-            .args([Path::new(HOST), &hosts, &resolver, &directory.join("packages/usr/libexec/sendmail/sendmail")])
-            .arg("-bD")
-            .arg("-C")
-            .arg(configuration)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().expect("a descriptor"))
-            .stderr(output);
+        let mut command = Sendmail::command(&directory, &["-bD"]);
+        command.stdout(output.try_clone().expect("a descriptor")).stderr(output);
         let mut daemon = Process::spawn(&mut command);
         let deadline = Instant::now() + Duration::from_secs(20);
         // A connection to try would make it look for the filter, which need not be there yet.
@@ -84,49 +87,55 @@ impl Sendmail {
             assert!(daemon.is_alive() && Instant::now() < deadline, "Sendmail does not start: {output}");
             thread::sleep(Duration::from_millis(5));
         }
-        Some(Sendmail { _daemon: daemon, sink, directory, port })
+        Some(Sendmail { _daemon: daemon, site: Site::new(sink, directory, port) })
     }
 
-    /// Where the filter has to listen.
-    #[must_use]
-    pub fn filter_socket(&self) -> PathBuf {
-        self.directory.join("filter")
+    /// Sendmail with these arguments, in its surroundings.
+    fn command(site: &TempDir, arguments: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--uts", "--mount", "sh", "-c", SURROUNDINGS, "sh", HOST])
+            .args(["hosts", "resolv.conf", "packages/usr/libexec/sendmail/sendmail"].map(|name| site.join(name)))
+            .arg("-C")
+            .arg(site.join("sendmail.cf"))
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+impl MailServer for Sendmail {
+    fn site(&self) -> &Site {
+        &self.site
     }
 
-    /// A directory for things of the test, as long-lived as this Sendmail.
-    #[must_use]
-    pub fn directory(&self) -> &TempDir {
-        &self.directory
-    }
-
-    /// Where it delivers to.
-    #[must_use]
-    pub fn sink(&self) -> &Sink {
-        &self.sink
-    }
-
-    /// The next message that it delivers, without the date and the name that it gives to messages that have
-    /// none: they differ from one run to the next.
-    #[must_use]
-    pub fn next(&self) -> Delivery {
-        let delivery = self.sink.next();
+    /// Without the date and the name that it gives to messages that have none.
+    fn next(&self) -> Delivery {
+        let delivery = self.sink().next();
         let (head, body) = delivery.message.split_once("\n\n").unwrap_or((&delivery.message, ""));
         let kept = head.lines().filter(|line| !["Date:", "Message-Id:"].iter().any(|name| line.starts_with(name)));
         let message = kept.collect::<Vec<_>>().join("\n") + "\n\n" + body;
         Delivery { message, ..delivery }
     }
 
-    /// Opens an SMTP session and says EHLO.
-    ///
-    /// # Panics
-    ///
-    /// When Sendmail refuses that.
-    #[must_use]
-    pub fn smtp(&self) -> SmtpClient {
-        let (mut client, greeting) = SmtpClient::connect(self.port).expect("Sendmail listens");
-        assert_eq!(greeting.code(), "220", "{}", greeting.text);
-        client.expect("EHLO client.example", "250");
-        client
+    fn release_held(&self) -> bool {
+        let queue = fs::read_dir(self.directory().join("queue")).expect("our own directory");
+        // The prefix of the files that describe messages in quarantine.
+        let held = queue.flatten().any(|entry| entry.file_name().as_bytes().starts_with(b"hf"));
+        if held {
+            run(&mut Sendmail::command(self.directory(), &["-qQ", "-Q"]));
+            run(&mut Sendmail::command(self.directory(), &["-q"]));
+        }
+        held
+    }
+
+    fn takes_xclient(&self) -> bool {
+        false
+    }
+
+    /// None that anybody could see: it logs to the system. A filter that fails shows in its answers.
+    fn complaints(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 
@@ -158,7 +167,7 @@ FEATURE(`nocanonify')dnl
 FEATURE(`accept_unresolvable_domains')dnl
 FEATURE(`promiscuous_relay')dnl
 DAEMON_OPTIONS(`Name=MTA, Family=inet, Addr=127.0.0.1, Port=$port')dnl
-INPUT_MAIL_FILTER(`filter', `S=unix:$place/filter, F=T, T=C:30s;S:30s;R:30s;E:60s')dnl
+$listener6INPUT_MAIL_FILTER(`filter', `S=$filter, F=T, T=C:30s;S:30s;R:30s;E:60s')dnl
 MAILER(`smtp')dnl
 MAILER_DEFINITIONS
 Msink,\tP=[IPC], F=mDFMXz8, E=\\r\\n, T=DNS/RFC822/SMTP, A=FILE $place/sink
@@ -169,6 +178,9 @@ LOCAL_RULESETS
 SLocal_check_rcpt
 R$* nowhere@harbour.example $*\t$#error $@ 5.1.1 $: \"550 Unknown\"
 ";
+
+/// The line for clients at ::1.
+const LISTENER6: &str = "DAEMON_OPTIONS(`Name=MTA6, Family=inet6, Addr=::1, Port=$port')dnl\n";
 
 /// The two packages, from the named directory or from where apt-get keeps what it fetched.
 fn packages() -> Option<[PathBuf; 2]> {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     time::Duration,
 };
 
@@ -36,13 +36,13 @@ pub struct SmtpClient {
 }
 
 impl SmtpClient {
-    /// Connects to a port of the loopback address.
+    /// Connects to a port of this machine.
     ///
     /// # Errors
     ///
     /// When nobody listens, or the server does not greet.
-    pub fn connect(port: u16) -> std::io::Result<(SmtpClient, SmtpReply)> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+    pub fn connect(address: IpAddr, port: u16) -> std::io::Result<(SmtpClient, SmtpReply)> {
+        let stream = TcpStream::connect((address, port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(40)))?;
         let mut client = SmtpClient { stream: BufReader::new(stream) };

@@ -7,9 +7,9 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixStream},
 };
 
-use ctests::{Program, TempDir, mailbag::letter, skip};
+use ctests::{MailServer, Program, TempDir, mailbag::letter, skip};
 
-use crate::{backend::Backend, fate, same_fates};
+use crate::{backend::Backend, behind_postfix, behind_sendmail, fate, recipients, same_fates};
 
 /// Word in the message, and what amavis answers to it.
 const ANSWERS: [(&str, &str); 5] = [
@@ -65,8 +65,16 @@ fn decoded(value: &str) -> String {
 }
 
 #[test]
-fn changes_and_refuses() {
-    let test = "amavisd-milter changes and refuses";
+fn changes_and_refuses_behind_postfix() {
+    behind_postfix("amavisd-milter behind Postfix", changes_and_refuses);
+}
+
+#[test]
+fn changes_and_refuses_behind_sendmail() {
+    behind_sendmail("amavisd-milter behind Sendmail", changes_and_refuses);
+}
+
+fn changes_and_refuses(test: &str, mta: &dyn MailServer) {
     let Some(filter) = Program::installed("amavisd-milter") else {
         skip(test, "amavisd-milter");
         return;
@@ -75,7 +83,7 @@ fn changes_and_refuses() {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o750)).expect("our own");
     let _amavis = Backend::listen(&place.join("amavis"), amavis);
     let letters = ["not-wanted", "not-now", "doubtful", "accept-it"].map(|word| (word, letter(word)));
-    let Some(fates) = same_fates(test, &letters, |setting, directory| {
+    let fates = same_fates(test, mta, &letters, |setting, directory| {
         let socket = directory.join("filter");
         let (address, amavis, pid) = (socket.display(), place.join("amavis"), place.join("pid"));
         let _ = fs::remove_file(&pid);
@@ -87,15 +95,13 @@ fn changes_and_refuses() {
             format!("-p{}", pid.display()),
         ];
         filter.serve(setting, &socket, &words.each_ref().map(String::as_str))
-    }) else {
-        return;
-    };
+    });
     assert_eq!(fate(&fates, "not-wanted").answer, "554 5.7.0 Reject, id=12345 - spam");
     assert_eq!(fate(&fates, "not-now").answer, "451 4.5.0 Error in processing");
     // It does not ask for the right to quarantine, so the library refuses to.
     assert_eq!(fate(&fates, "doubtful").answer, "451 4.6.0 Content scanner malfunction");
     let several = fate(&fates, "several recipients").delivery.as_ref().expect("it arrives");
-    let recipients: Vec<&str> = several.recipients.iter().filter_map(|it| it.split(' ').next()).collect();
+    let recipients = recipients(fate(&fates, "several recipients"));
     assert_eq!(recipients, ["<ferry@pier.example>", "<otto@harbour.example>", "<watch+spam@harbour.example>"]);
     assert_eq!(several.header("Subject"), ["Changed and folded"], "{several:?}");
     assert_eq!(several.header("X-Top"), ["at the top"], "{several:?}");

@@ -1,63 +1,73 @@
-//! Debian's other filters, as they are packaged: the mail of a whole bag with every library.
+//! Debian's other filters, as they are packaged: the mail of a whole bag with every library, behind each MTA.
 
 mod amavis;
 mod backend;
 mod clamav;
+mod every_call;
 mod mimedefang;
+mod opendkim;
 mod opendmarc;
 mod perl;
 mod pymilter;
-mod sendmail;
 mod spamass;
+mod verdicts;
 
-use std::{cell::Cell, fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use ctests::{
-    Postfix, Service, Setting, TempDir,
-    comparison::{assert_untroubled, await_idle, same_with_each, stop},
+    MailServer, Postfix, Sendmail, Service, Setting, TempDir,
+    comparison::{assert_untroubled, same_with_each, stop},
+    has_ipv6,
     mailbag::{self, Fate},
+    sendmail::LOCAL,
+    skip,
 };
 
-/// Passes the bag, `letters`, and one from each of two far clients through a Postfix of the test's own past
-/// the filter that `serve` starts. Returns what became of it: the same with every library.
+/// Runs a scenario with a Postfix of the test's own.
+fn behind_postfix(test: &str, scenario: impl FnOnce(&str, &dyn MailServer)) {
+    if let Some(postfix) = Postfix::start_or_skip(test, &mailbag::PARAMETERS) {
+        scenario(test, &postfix);
+    }
+}
+
+/// Runs a scenario with a Sendmail of the test's own.
+fn behind_sendmail(test: &str, scenario: impl FnOnce(&str, &dyn MailServer)) {
+    if let Some(sendmail) = Sendmail::start_or_skip(test, LOCAL) {
+        scenario(test, &sendmail);
+    }
+}
+
+/// Passes the bag, `letters`, and one from each client that is somewhere else through the MTA past the filter that
+/// `serve` starts. Returns what became of it: the same with every library.
 fn same_fates(
     test: &str,
+    mta: &dyn MailServer,
     letters: &[(&'static str, String)],
     serve: impl Fn(&Setting, &TempDir) -> Service,
-) -> Option<Vec<Fate>> {
-    let postfix = Postfix::start_or_skip(test, &mailbag::PARAMETERS)?;
-    let fates = same_with_each(test, postfix.sink(), |setting| {
-        let filter = serve(setting, postfix.directory());
-        admit_everybody(&postfix.filter_socket());
-        let mut fates = mailbag::play(|| postfix.smtp(), || postfix.sink().next());
-        let pass = |address, name, letter: &str| {
-            let held = Cell::new(false);
-            let mut fate = mailbag::pass(postfix.smtp(), address, name, letter, || {
-                held.set(release_held(&postfix));
-                postfix.sink().next()
-            });
-            if held.get() {
-                fate.answer.push_str("\nheld");
-            }
-            fate
-        };
-        fates.extend(letters.iter().map(|(name, letter)| pass(None, name, letter)));
-        let letter = mailbag::letter("From afar");
-        fates.extend(["IPV6:2001:db8::25", "192.0.2.25"].map(|address| pass(Some(address), "from afar", &letter)));
-        await_idle(&postfix.filter_socket());
+) -> Vec<Fate> {
+    let over_ipv6 = has_ipv6();
+    if !over_ipv6 {
+        skip(&format!("{test} (client at ::1)"), "an IPv6 loopback address");
+    }
+    let fates = same_with_each(test, mta.sink(), |setting| {
+        let filter = serve(setting, mta.directory());
+        admit_everybody(&mta.filter_socket());
+        let mut fates = mailbag::play(mta);
+        fates.extend(letters.iter().map(|(name, letter)| mailbag::pass(mta, mta.smtp(), name, letter)));
+        if over_ipv6 {
+            let letter = mailbag::letter("Over IPv6");
+            fates.push(mailbag::pass(mta, mta.smtp_over_ipv6(), "over IPv6", &letter));
+        }
+        if mta.takes_xclient() {
+            let letter = mailbag::letter("From afar");
+            let from = |address| mailbag::pass(mta, mailbag::from_afar(mta, address), "from afar", &letter);
+            fates.extend(["IPV6:2001:db8::25", "192.0.2.25"].map(from));
+        }
         stop(setting, filter);
         fates
     });
-    assert_untroubled(test, &postfix);
-    Some(fates)
-}
-
-/// Lets every message on hold go; whether there was one.
-fn release_held(postfix: &Postfix) -> bool {
-    let queue = postfix.queue();
-    let held = queue.iter().filter(|entry| entry.contains("\"queue_name\": \"hold\""));
-    let names = held.filter_map(|entry| entry.split_once("\"queue_id\": \"")?.1.split('"').next());
-    names.map(|name| postfix.release(name)).count() > 0
+    assert_untroubled(test, mta);
+    fates
 }
 
 /// Some filters keep their socket to their own group.
@@ -74,4 +84,10 @@ fn fate<'a>(fates: &'a [Fate], name: &str) -> &'a Fate {
 fn field(fates: &[Fate], name: &str) -> Vec<(&'static str, Vec<String>)> {
     let arrived = fates.iter().filter_map(|fate| Some((fate.name, fate.delivery.as_ref()?)));
     arrived.map(|(message, delivery)| (message, delivery.header(name))).collect()
+}
+
+/// The recipients of a message that arrived, without ESMTP arguments.
+fn recipients(fate: &Fate) -> Vec<&str> {
+    let delivery = fate.delivery.as_ref().unwrap_or_else(|| panic!("it does not arrive: {fate:?}"));
+    delivery.recipients.iter().filter_map(|recipient| recipient.split(' ').next()).collect()
 }

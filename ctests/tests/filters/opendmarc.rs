@@ -1,8 +1,8 @@
 //! OpenDMARC: results that others found, set against policies that it finds in a file instead of the DNS.
 
-use ctests::{Program, mailbag::letter, postfix::HOST, skip};
+use ctests::{MailServer, Program, mail_server::HOST, mailbag::letter, skip};
 
-use crate::{fate, field, same_fates};
+use crate::{behind_postfix, behind_sendmail, fate, field, same_fates};
 
 const POLICIES: &str = "\
 _dmarc.lighthouse.example v=DMARC1; p=none
@@ -11,8 +11,16 @@ _dmarc.doubtful.example v=DMARC1; p=quarantine
 ";
 
 #[test]
-fn judges() {
-    let test = "opendmarc judges";
+fn judges_behind_postfix() {
+    behind_postfix("opendmarc behind Postfix", judges);
+}
+
+#[test]
+fn judges_behind_sendmail() {
+    behind_sendmail("opendmarc behind Sendmail", judges);
+}
+
+fn judges(test: &str, mta: &dyn MailServer) {
     let Some(opendmarc) = Program::installed("opendmarc") else {
         skip(test, "opendmarc");
         return;
@@ -32,7 +40,7 @@ fn judges() {
         ),
         ("two authors", format!("From: somebody@elsewhere.example\n{}", from("strict.example"))),
     ];
-    let Some(fates) = same_fates(test, &letters, |setting, directory| {
+    let fates = same_fates(test, mta, &letters, |setting, directory| {
         let socket = directory.join("filter");
         let policies = directory.write("policies", POLICIES);
         // An address of documentation: the test's own client has to count as a stranger.
@@ -46,9 +54,7 @@ fn judges() {
         );
         let configuration = directory.write("opendmarc.conf", configuration);
         opendmarc.serve(setting, &socket, &["-f", "-c", configuration.to_str().expect("a path of ours")])
-    }) else {
-        return;
-    };
+    });
     let result = |name| fate(&fates, name).delivery.as_ref().map(|it| it.header("Authentication-Results").concat());
     let found = result("plain").expect("the policy is none");
     assert!(found.contains("dmarc=fail (p=none"), "{found}");

@@ -6,12 +6,12 @@ use std::{
 };
 
 use ctests::{
-    Program, TempDir,
+    MailServer, Program, TempDir,
     mailbag::{RECIPIENT, letter},
     skip,
 };
 
-use crate::{backend::Backend, fate, same_fates};
+use crate::{backend::Backend, behind_postfix, behind_sendmail, fate, recipients, same_fates};
 
 /// Answers one request, as in SpamAssassin's description of its protocol: the whole message comes back,
 /// changed where it is spam.
@@ -59,8 +59,16 @@ fn spamd(stream: &UnixStream) -> std::io::Result<()> {
 }
 
 #[test]
-fn marks_and_refuses() {
-    let test = "spamass-milter marks and refuses";
+fn marks_and_refuses_behind_postfix() {
+    behind_postfix("spamass-milter behind Postfix", marks_and_refuses);
+}
+
+#[test]
+fn marks_and_refuses_behind_sendmail() {
+    behind_sendmail("spamass-milter behind Sendmail", marks_and_refuses);
+}
+
+fn marks_and_refuses(test: &str, mta: &dyn MailServer) {
     let (Some(filter), Some(_)) = (Program::installed("spamass-milter"), Program::installed("spamc")) else {
         skip(test, "spamass-milter and spamc");
         return;
@@ -70,20 +78,17 @@ fn marks_and_refuses() {
     let daemon = directory.join("spamd");
     let _daemon = Backend::listen(&daemon, spamd);
     let daemon = daemon.to_str().expect("a path of ours");
-    let Some(fates) = same_fates(test, &letters, |setting, directory| {
+    let fates = same_fates(test, mta, &letters, |setting, directory| {
         let socket = directory.join("filter");
         let address = socket.to_str().expect("a path of ours");
         filter.serve(setting, &socket, &["-p", address, "-r", "20", "-b", "bucket@harbour.example", "--", "-U", daemon])
-    }) else {
-        return;
-    };
+    });
     let likely = fate(&fates, "likely").delivery.as_ref().expect("it is below the limit");
     assert_eq!(likely.header("X-Spam-Flag"), ["YES"], "{likely:?}");
     assert_eq!(likely.header("Subject"), ["*SPAM* likely-spam"], "{likely:?}");
     assert_eq!(likely.header("Content-Type"), ["text/x-report; charset=us-ascii"], "{likely:?}");
     assert_eq!(likely.body(), "This was spam.\n", "{likely:?}");
-    let recipients: Vec<&str> = likely.recipients.iter().filter_map(|it| it.split(' ').next()).collect();
-    assert_eq!(recipients, ["<bucket@harbour.example>"]);
+    assert_eq!(recipients(fate(&fates, "likely")), ["<bucket@harbour.example>"]);
     assert!(fate(&fates, "certain").answer.starts_with("550 5.7.1 "), "{:?}", fate(&fates, "certain"));
     let plain = fate(&fates, "plain").delivery.as_ref().expect("it is no spam");
     assert_eq!(
@@ -91,5 +96,5 @@ fn marks_and_refuses() {
         ["No, score=1.0 required=5.0 tests=WORDS, LIGHT autolearn=no"],
         "{plain:?}"
     );
-    assert_eq!(plain.recipients, [format!("{RECIPIENT} ORCPT=rfc822;otto@harbour.example")]);
+    assert_eq!(recipients(fate(&fates, "plain")), [RECIPIENT]);
 }

@@ -1,6 +1,6 @@
 //! The filter of `make demo`.
 
-use ctests::Postfix;
+use ctests::{MailServer, Postfix};
 
 use crate::{Candidate, MESSAGE, RECIPIENT, SENDER, same_with_each, stable, stop};
 

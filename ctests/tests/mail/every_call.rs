@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctests::{Delivery, Origin, Postfix, SmtpClient};
+use ctests::{Delivery, MailServer, Origin, Postfix, SmtpClient};
 
 use crate::{Candidate, RECIPIENT, SENDER, same_with_each, stable, stop};
 

@@ -2,7 +2,7 @@
 
 use std::{os::unix::net::UnixStream, time::Duration};
 
-use ctests::{Delivery, Postfix, Setting, SmtpClient, opendkim::Signatures};
+use ctests::{Delivery, MailServer, Postfix, Setting, SmtpClient, opendkim::Signatures};
 
 use crate::{MESSAGE, RECIPIENT, SENDER, message, same_with_each, stable, stop};
 

@@ -1,6 +1,6 @@
 //! A filter that refuses, postpones, discards, accepts and quarantines at every stage.
 
-use ctests::Postfix;
+use ctests::{MailServer, Postfix};
 
 use crate::{Candidate, RECIPIENT, SENDER, message, same_with_each, stable, stop};
 
