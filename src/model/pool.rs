@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::habits::Habit;
-use self::state::{DISSOLVE, Done, Errands, Job, LISTENER, State, Then, Turn};
+use self::state::{DISSOLVE, Done, Errands, Job, LISTENER, NUDGE, State, Then, Turn};
 use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, start_thread};
 use crate::sys::epoll::{Epoll, Events};
 use crate::sys::poll::{self, Interest};
@@ -51,6 +51,8 @@ struct Shared<V: Service> {
     timer: Timer,
     /// Wakes whoever waits for events, when the pool is dissolved.
     dissolve: Wake,
+    /// Wakes one that waits for events.
+    nudge: Wake,
     /// By kind of callback.
     habits: Box<[Habit]>,
     state: Mutex<State<V::Session>>,
@@ -77,11 +79,15 @@ impl Model for Pool {
         let epoll = Epoll::new()?;
         let dissolve = Wake::new()?;
         epoll.add_level(dissolve.as_fd(), DISSOLVE)?;
+        let nudge = Wake::new()?;
+        // Never read: each call is an edge.
+        epoll.add_edge(nudge.as_fd(), NUDGE)?;
         epoll.add_edge(listener.as_fd(), LISTENER)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             epoll,
             dissolve,
+            nudge,
             timer: Timer::new()?,
             state: Mutex::new(State::new(listener, processors, service.threads())),
             threads: Mutex::default(),
@@ -103,6 +109,9 @@ impl<V: Service> Shared<V> {
     fn run_errands(self: &Arc<Self>, errands: Errands) {
         if let Some(delay) = errands.timer {
             self.timer.set(delay);
+        }
+        if errands.nudge {
+            wake::call(self.nudge.number());
         }
         if errands.start {
             self.start();

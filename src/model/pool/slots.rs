@@ -99,6 +99,15 @@ impl<S> Slots<S> {
         }
     }
 
+    /// What has come for a session since it was claimed, if it is out of its slot.
+    #[cfg(test)]
+    pub(super) fn news(&self, token: Token) -> Option<Option<bool>> {
+        match self.slots[token.slot as usize].content {
+            Content::Busy(news) => Some(news),
+            Content::Idle(_) | Content::Free => None,
+        }
+    }
+
     /// Puts a session back into its slot, where it has been silent since `now`.
     pub(super) fn put_back(&mut self, token: Token, session: S, now: Instant) {
         let before = self.last;

@@ -30,6 +30,7 @@ const LONG_STEP: Duration = Duration::from_micros(60);
 /// What events are reported with besides the tokens of sessions.
 pub(super) const LISTENER: u64 = u64::MAX;
 pub(super) const DISSOLVE: u64 = u64::MAX - 1;
+pub(super) const NUDGE: u64 = u64::MAX - 2;
 
 pub(super) struct State<S> {
     pub(super) slots: Slots<S>,
@@ -137,12 +138,23 @@ pub(super) enum Turn<S> {
     Leave,
 }
 
+/// A thread that was made a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engaged {
+    /// It was parked.
+    Parked,
+    /// It has to be started.
+    New,
+}
+
 /// What has to be done without the mutex after a decision.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub(super) struct Errands {
     /// Start a thread: its role as a leader is taken already.
     pub(super) start: bool,
+    /// Have a leader return from waiting for events: there is work.
+    pub(super) nudge: bool,
     /// Set the manager's timer.
     pub(super) timer: Option<Duration>,
 }
@@ -178,6 +190,7 @@ impl<S: Session> State<S> {
         if token == LISTENER {
             self.note_connection();
         } else if token != DISSOLVE
+            && token != NUDGE
             && let Some(session) = self.slots.claim(Token::from(token), hang_up)
         {
             self.begin(&session);
@@ -293,8 +306,8 @@ impl<S: Session> State<S> {
         if let Some(delay) = timer {
             self.watch = Some(now + delay);
         }
-        let start = self.leaders < self.processors && self.wants_help() && self.engage();
-        Errands { start, timer }
+        let start = self.wants_help() && self.engage() == Some(Engaged::New);
+        Errands { start, nudge: false, timer }
     }
 
     /// Ends a step; false when its leader was detached meanwhile.
@@ -316,7 +329,7 @@ impl<S: Session> State<S> {
         let leaders = usize::from(leads);
         self.threads -= 1;
         self.leaders -= leaders;
-        Errands { start: self.replace(leaders), timer: None }
+        self.replace(leaders)
     }
 
     pub(super) fn begin_poll(&mut self) {
@@ -336,18 +349,25 @@ impl<S: Session> State<S> {
     /// Detaches a leader whose callback is likely to block, if another thread can take its place.
     pub(super) fn hand_over(&mut self, thread: u64) -> Errands {
         let Some(place) = self.steps.iter().position(|step| step.thread == thread) else { return Errands::default() };
-        if self.parked.is_empty() && self.threads == self.limit {
+        if self.parked.is_empty() && self.threads == self.limit && self.pollers == 0 {
             return Errands::default();
         }
         self.steps.swap_remove(place);
         self.leaders -= 1;
-        Errands { start: self.replace(1), timer: None }
+        self.replace(1)
     }
 
-    /// After leaders were detached, sees that somebody leads; true if a thread has to be started for that.
-    fn replace(&mut self, detached: usize) -> bool {
+    /// After leaders were detached, sees that somebody leads.
+    fn replace(&mut self, detached: usize) -> Errands {
         let unattended = detached > 0 && self.pollers == 0 && self.leaders < self.processors;
-        !self.dissolved && (unattended || self.lacks_leader()) && self.engage()
+        if self.dissolved || !(unattended || self.lacks_leader()) {
+            return Errands::default();
+        }
+        match self.engage() {
+            Some(engaged) => Errands { start: engaged == Engaged::New, ..Errands::default() },
+            // When there is none to wait for events either, the next that has finished its callback will lead.
+            None => Errands { nudge: self.pollers > 0, ..Errands::default() },
+        }
     }
 
     /// Notes how long a step took.
@@ -366,7 +386,7 @@ impl<S: Session> State<S> {
 
     /// Whether something waits that no leader will come to: there is none, or all of them wait for events.
     fn lacks_leader(&self) -> bool {
-        let asleep = self.steps.is_empty();
+        let asleep = self.pollers == self.leaders;
         self.leaders == 0 || (!self.ready.is_empty() && (asleep || self.leaders < self.processors))
     }
 
@@ -376,18 +396,25 @@ impl<S: Session> State<S> {
         self.pollers == 0 && (self.mean_step > LONG_STEP || self.mean_step.saturating_mul(queue) > BACKLOG)
     }
 
-    /// Makes a parked thread a leader; true if there is none and one has to be started. When there are as many threads
-    /// as there may be, the next that has finished its callback will lead.
-    fn engage(&mut self) -> bool {
-        if let Some(parked) = self.parked.pop() {
-            self.leaders += 1;
-            parked.engaged.notify_one();
-            return false;
+    /// Makes a thread a leader, unless there are as many leaders as can run at once, or all threads that there may be
+    /// have something else to do.
+    fn engage(&mut self) -> Option<Engaged> {
+        if self.leaders >= self.processors {
+            return None;
         }
-        let start = self.threads < self.limit;
-        self.leaders += usize::from(start);
-        self.threads += usize::from(start);
-        start
+        let engaged = match self.parked.pop() {
+            Some(parked) => {
+                parked.engaged.notify_one();
+                Engaged::Parked
+            }
+            None if self.threads < self.limit => {
+                self.threads += 1;
+                Engaged::New
+            }
+            None => return None,
+        };
+        self.leaders += 1;
+        Some(engaged)
     }
 
     // ---- parked threads
@@ -421,9 +448,9 @@ impl<S: Session> State<S> {
             self.listener = Listener::Idle(listener);
             self.note_connection();
         }
-        let start = self.replace(detached);
+        let errands = self.replace(detached);
         self.watch = None;
-        Errands { start, timer: self.next_look(now) }
+        Errands { timer: self.next_look(now), ..errands }
     }
 
     /// When the manager has to look, unless it will anyway.
@@ -487,5 +514,7 @@ impl<S: Session> State<S> {
     }
 }
 
+#[cfg(test)]
+mod check;
 #[cfg(test)]
 mod tests;

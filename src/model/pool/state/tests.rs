@@ -6,7 +6,8 @@ use std::os::fd::BorrowedFd;
 use super::*;
 use crate::model::Pace;
 
-struct Anybody;
+/// A session that nobody serves.
+pub(super) struct Anybody;
 
 impl Session for Anybody {
     type Scratch = ();
