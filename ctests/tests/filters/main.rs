@@ -4,6 +4,7 @@ mod amavis;
 mod backend;
 mod clamav;
 mod every_call;
+mod examples;
 mod mimedefang;
 mod opendkim;
 mod opendmarc;
