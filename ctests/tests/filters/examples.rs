@@ -73,8 +73,9 @@ fn replace_body_behind_sendmail() {
 }
 
 fn no_reply(test: &str, mta: &dyn MailServer) {
-    pass(test, mta, "examples/no_reply.c", &[&letter("some"), &letter("more\nX-More: 1")], |delivery| {
-        // Return-Path, which the MTA takes away, is one of them.
+    // Postfix does not show filters the first line, Return-Path, and Sendmail does.
+    let shown = |subject| letter(subject).split_once('\n').expect("it has lines").1.to_owned();
+    pass(test, mta, "examples/no_reply.c", &[&shown("some"), &shown("more\nX-More: 1")], |delivery| {
         let fields = if delivery.header("X-More").is_empty() { 9 } else { 10 };
         let counted = delivery.header("X-Counted").concat();
         assert!(counted.starts_with(&format!("{fields} fields, ")), "{}", delivery.message);
