@@ -7,6 +7,7 @@
 # make demo       a C filter and a mail, end to end
 # make generated  SEED= COUNT=: conversations made up from so many seeds, with sendmail's libmilter and with this one
 # make sources    filters built from their released sources; needs the network, not part of check
+# make races      ThreadSanitizer over the tests of the concurrency models, on x86_64 Linux
 # make check      every check, with a count at the end; LIBMILTER_REQUIRE_ALL=1 allows no skips
 #
 # LIBMILTER_SONAME names the shared object for systems with another convention than Debian's.
@@ -122,6 +123,12 @@ sources:
 	ctests/sources/fetch "$${LIBMILTER_SOURCES:-$(TARGET)/sources}"
 	$(CARGO) test --locked --package ctests --test sources
 
+# The sanitizer is not among what stable compilers offer, hence RUSTC_BOOTSTRAP.
+races:
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
+	CARGO_TARGET_DIR="$(TARGET)/races" TSAN_OPTIONS="suppressions=$$PWD/src/model/races.supp" \
+		$(CARGO) test --locked --package libmilter --lib --target x86_64-unknown-linux-gnu model:: -- --skip check
+
 # Goes on after a failure, so that the last line counts everything.
 check:
 	@passed=0; failed=0; mkdir -p "$(TARGET)"; target=$$(cd "$(TARGET)" && pwd); \
@@ -144,4 +151,4 @@ check:
 clean:
 	$(CARGO) clean
 
-.PHONY: all library archive install uninstall dist deb html demo generated sources check clean
+.PHONY: all library archive install uninstall dist deb html demo generated sources races check clean
