@@ -163,6 +163,8 @@ fn defect_43_no_descriptor_left() {
     for setting in ours() {
         let mut filter = Filter::start(&setting, "");
         let pid = filter.process().pid();
+        // Once one is served, smfi_main has all the descriptors it needs.
+        let _served = negotiated(&filter);
         let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("a live process").count();
         let limit =
             Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--nofile={}", open + 3)]).status();
