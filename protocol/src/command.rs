@@ -423,8 +423,21 @@ mod tests {
         ] {
             assert_eq!(read(text).as_deref(), Some(address), "{text}");
         }
-        for text in ["", "1.2.3.4.5", "256.1.1.1", "1.2.3.256", "1.2.3.", "a", "08", "-1", "1.+2", "4294967296", "1..2"]
-        {
+        for text in [
+            "",
+            "1.2.3.4.5",
+            "1.2.3.4.0",
+            "1.256.1.1",
+            "256.1.1.1",
+            "1.2.3.256",
+            "1.2.3.",
+            "a",
+            "08",
+            "-1",
+            "1.+2",
+            "4294967296",
+            "1..2",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }
@@ -436,6 +449,7 @@ mod tests {
         assert_eq!(parse_inet6(b"ipv6:::1"), loopback);
         assert_eq!(parse_inet6(b"IPv6:"), None);
         assert_eq!(parse_inet6(b"127.0.0.1"), None);
+        assert_eq!(parse_inet6(b"fe80::1"), Some("fe80::1".parse().unwrap()));
     }
 
     #[test]
@@ -463,6 +477,31 @@ mod tests {
         for bad in [&b"abc"[..], b"abc\0", b"abc\0def", b""] {
             assert_eq!(read(bad), Err(PayloadError::Unterminated));
         }
+    }
+
+    #[test]
+    fn strings_end_with_their_nul_and_the_payload_with_one() {
+        assert_eq!(string(&mut b"h\0".to_vec()), Ok(&mut b"h\0".to_vec()[..]));
+        assert_eq!(string(&mut b"h\0x\0".to_vec()), Ok(&mut b"h\0".to_vec()[..]));
+        for bad in [&b""[..], b"h", b"h\0x"] {
+            assert_eq!(string(&mut bad.to_vec()), Err(PayloadError::Unterminated));
+        }
+    }
+
+    #[test]
+    fn addresses_of_clients_are_checked() {
+        let read = |rest: &[u8]| connect(&mut [b"h\0", rest].concat()).map(|(_, address)| address.is_some());
+        assert_eq!(read(b"U"), Ok(false));
+        assert_eq!(read(b"4\0\x19127.0.0.1\0"), Ok(true));
+        assert_eq!(read(b"4\0\x19127.0.0.1\0junk\0"), Ok(true));
+        assert_eq!(read(b"4\0\x19127.0.0.1\0junk"), Err(PayloadError::Unterminated));
+        assert_eq!(read(b"4\0\x19"), Err(PayloadError::ShortAddress(2)));
+        assert_eq!(read(b"4\0\x19::1\0"), Err(PayloadError::BadInet));
+        assert_eq!(read(b"6\0\x19127.0.0.1\0"), Err(PayloadError::BadInet6));
+        assert_eq!(read(b"X\0\x19x\0"), Err(PayloadError::UnknownFamily(b'X')));
+        let path = |len| read(&[b"L\0\0", &vec![b'p'; len][..], b"\0"].concat());
+        assert_eq!(path(ClientAddress::MAX_PATH), Ok(true));
+        assert_eq!(path(ClientAddress::MAX_PATH + 1), Err(PayloadError::LongPath(ClientAddress::MAX_PATH + 1)));
     }
 
     #[test]

@@ -56,15 +56,3 @@ impl fmt::Display for Notice {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_broken_promise_names_the_state_of_its_command() {
-        let text = |command| Notice::BrokenPromise { command, value: 1 }.to_string();
-        assert_eq!(text(CommandCode::Mail), "claimed not to reply in state 4 but did anyway (value 1)");
-        assert_eq!(text(CommandCode::Unknown), "claimed not to reply in state 13 but did anyway (value 1)");
-    }
-}

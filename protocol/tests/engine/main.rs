@@ -2,6 +2,7 @@
 
 mod conversation;
 mod order;
+mod told;
 
 use milter_protocol::negotiation::NegotiationError;
 use milter_protocol::{
