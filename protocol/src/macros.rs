@@ -230,6 +230,29 @@ mod tests {
     }
 
     #[test]
+    fn only_braces_around_one_letter_do_not_matter() {
+        let table = table(&[b"Cabc\0x\0{d)\0x\0(e}\0x\0"]);
+        for name in ["b", "d", "e"] {
+            assert_eq!(value(&table, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_stage_has_a_letter_and_an_index() {
+        for (stage, letter) in Stage::ALL.into_iter().zip(*b"CHMRTEN") {
+            assert_eq!(Stage::from_letter(letter), Some(stage));
+            assert_eq!(Stage::from_index(stage.index() as i32), Some(stage));
+            let mut table = table(&[&[&[letter], &b"{m}\0v\0"[..]].concat()]);
+            assert_eq!(value(&table, "{m}").as_deref(), Some("v"), "{stage:?}");
+            table.clear_from(stage);
+            assert_eq!(value(&table, "{m}"), None, "{stage:?}");
+        }
+        for index in [-1, 7] {
+            assert_eq!(Stage::from_index(index), None);
+        }
+    }
+
+    #[test]
     fn letters_without_a_stage_are_ignored() {
         let table = table(&[b"Li\0x\0", b"Bi\0x\0", b"Ui\0x\0", b"Zi\0x\0", b""]);
         assert_eq!(value(&table, "i"), None);

@@ -212,6 +212,23 @@ mod tests {
     }
 
     #[test]
+    fn every_change_needs_its_action() {
+        let (name, value, address, arguments, reason) = (b"X", b"y", b"<a>", None, b"why");
+        for (change, action) in [
+            (Modification::AddHeader { name, value }, Actions::ADD_HEADERS),
+            (Modification::InsertHeader { index: 0, name, value }, Actions::ADD_HEADERS),
+            (Modification::ChangeHeader { index: 1, name, value }, Actions::CHANGE_HEADERS),
+            (Modification::ChangeSender { address, arguments }, Actions::CHANGE_SENDER),
+            (Modification::AddRecipient { address }, Actions::ADD_RECIPIENTS),
+            (Modification::AddRecipientWithArguments { address, arguments }, Actions::ADD_RECIPIENTS_WITH_ARGUMENTS),
+            (Modification::DeleteRecipient { address }, Actions::DELETE_RECIPIENTS),
+            (Modification::Quarantine { reason }, Actions::QUARANTINE),
+        ] {
+            assert_eq!(change.required_action(), action, "{change:?}");
+        }
+    }
+
+    #[test]
     fn the_limit_counts_the_whole_payload() {
         let value = vec![b'v'; frame::DEFAULT_LIMIT - 2];
         let mut out = Vec::new();

@@ -262,6 +262,16 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_is_shown_what_is_offered_and_what_it_wants_itself() {
+        let filter = profile(Callbacks::all() - Callbacks::HELO);
+        let shown = offer(6, 0x1ff, 0x1f_ffff | 0x4000_0000, &filter).unwrap().for_filter(&filter);
+        let wanted_steps = (Steps::NO_HELO | Steps::SKIP).bits();
+        assert_eq!(shown, Offer { actions: 0x1ff, steps: 0x1f_ffff, wanted_actions: 0x1ff, wanted_steps });
+        let shown = offer(2, 0, 0, &filter).unwrap().for_filter(&filter);
+        assert_eq!((shown.actions, shown.steps, shown.wanted_steps), (0xf, 0xff0bf, Steps::NO_HELO.bits()));
+    }
+
+    #[test]
     fn promised_steps_need_no_callback() {
         let steps = Steps::NR_HEADER | Steps::NR_BODY;
         for callbacks in [Callbacks::all() - Callbacks::NEGOTIATE, Callbacks::all()] {
@@ -277,6 +287,18 @@ mod tests {
             let (settled, negotiated) = settle(0x37f);
             assert_eq!((settled.wire_steps, settled.emulated), (Steps::empty(), steps));
             assert_eq!((negotiated.wire_steps, negotiated.emulated), (Steps::empty(), steps | Steps::NR_EOH));
+        }
+    }
+
+    #[test]
+    fn a_filter_that_takes_everything_gets_what_is_offered() {
+        let filter = Profile { actions: Actions::ADD_HEADERS, ..profile(Callbacks::all() - Callbacks::HELO) };
+        for (offered, skip) in [(0x1f_ffff, Steps::SKIP), (0x7f, Steps::empty())] {
+            let offer = offer(6, 0x3f, offered, &filter).unwrap();
+            let agreement = offer.settle_with(&filter, ALL_OPTIONS, &offer.for_filter(&filter)).unwrap();
+            assert_eq!(agreement.actions.bits(), 0x3f);
+            assert_eq!(agreement.steps, Steps::NO_HELO);
+            assert_eq!((agreement.wire_steps, agreement.emulated), (Steps::NO_HELO | skip, Steps::empty()));
         }
     }
 

@@ -208,6 +208,17 @@ mod tests {
     }
 
     #[test]
+    fn progress_and_changes_leave_the_mta_waiting() {
+        let reason = Modification::Quarantine { reason: b"why" };
+        for waits in [Reply::Progress, Reply::ReplaceBody(b""), Reply::Modify(reason)] {
+            assert!(!waits.is_final(), "{waits:?}");
+        }
+        for ends in [Reply::Continue, Reply::Skip, Reply::Discard, Reply::ReplyCode(b"550 no"), Reply::Shutdown] {
+            assert!(ends.is_final(), "{ends:?}");
+        }
+    }
+
+    #[test]
     fn malformed_replies_are_refused() {
         for (code, payload) in [(b'c', &b"x"[..]), (b'y', b"550 no"), (b'y', b"5\0\0"), (b'h', b"a\0"), (b'O', b"123")]
         {

@@ -3,7 +3,8 @@
 use milter_protocol::command::PayloadError;
 use milter_protocol::frame::FrameError;
 use milter_protocol::negotiation::NegotiationError;
-use milter_protocol::{CommandCode, Failure, Notice, State};
+use milter_protocol::reply::ReplyError;
+use milter_protocol::{CommandCode, Failure, Notice, SmtpReplyError, State};
 
 #[test]
 fn every_failure_says_what_is_wrong() {
@@ -81,5 +82,24 @@ fn every_notice_says_what_has_happened() {
         (Notice::Ignored { command: CommandCode::Abort, state: State::Negotiated }, "ignored ABORT in state 1"),
     ] {
         assert_eq!(notice.to_string(), text);
+    }
+}
+
+#[test]
+fn whoever_writes_a_filter_or_an_mta_is_told_what_does_not_fit() {
+    for (error, text) in [
+        (ReplyError::UnknownCode(b'z'), "unknown reply 'z'"),
+        (ReplyError::BadPayload(b'y'), "malformed payload of reply 'y'"),
+    ] {
+        assert_eq!(error.to_string(), text);
+    }
+    for (error, text) in [
+        (SmtpReplyError::BadCode, "the reply code is not 4xx or 5xx"),
+        (SmtpReplyError::BadStatus, "the enhanced status code is malformed"),
+        (SmtpReplyError::LineBreak, "a line holds a line break"),
+        (SmtpReplyError::LongLine, "a line is too long"),
+        (SmtpReplyError::TooManyLines, "there are too many lines"),
+    ] {
+        assert_eq!(error.to_string(), text);
     }
 }
