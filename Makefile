@@ -8,6 +8,8 @@
 # make generated  SEED= COUNT=: conversations made up from so many seeds, with sendmail's libmilter and with this one
 # make sources    filters built from their released sources; needs the network, not part of check
 # make races      ThreadSanitizer over the tests of the concurrency models, on x86_64 Linux
+# make mutations  the library made wrong in many places, one at a time: a test notices each
+# make mutants    the same for the protocol engine, with cargo-mutants; takes an hour
 # make check      every check, with a count at the end; LIBMILTER_REQUIRE_ALL=1 allows no skips
 #
 # LIBMILTER_SONAME names the shared object for systems with another convention than Debian's.
@@ -129,6 +131,13 @@ races:
 	CARGO_TARGET_DIR="$(TARGET)/races" TSAN_OPTIONS="suppressions=$$PWD/src/model/races.supp" \
 		$(CARGO) test --locked --package libmilter --lib --target x86_64-unknown-linux-gnu model:: -- --skip check
 
+mutations:
+	$(CARGO) test --locked --package ctests --test mutations
+
+mutants:
+	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants not found: cargo install --locked cargo-mutants" >&2; exit 1; }
+	@mkdir -p "$(TARGET)"; env -u CARGO_TARGET_DIR $(CARGO) mutants --package milter-protocol --output "$(TARGET)"
+
 # Goes on after a failure, so that the last line counts everything.
 check:
 	@passed=0; failed=0; mkdir -p "$(TARGET)"; target=$$(cd "$(TARGET)" && pwd); \
@@ -151,4 +160,4 @@ check:
 clean:
 	$(CARGO) clean
 
-.PHONY: all library archive install uninstall dist deb html demo generated sources races check clean
+.PHONY: all library archive install uninstall dist deb html demo generated sources races mutations mutants check clean

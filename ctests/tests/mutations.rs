@@ -56,11 +56,10 @@ fn trials() -> Vec<Trial> {
     let mutations = parse(&table);
     let tests: BTreeSet<Test> = mutations.iter().map(|mutation| mutation.noticed_by.clone()).collect();
     let copy = Arc::new(Copy::new());
-    for mutation in &mutations {
-        let source = fs::read_to_string(workspace_dir().join(&mutation.file));
-        let source = source.unwrap_or_else(|error| panic!("{}: {error}", mutation.file));
-        mutation.of(&source).unwrap_or_else(|error| panic!("{error:?}"));
-    }
+    let misfits: Vec<String> = mutations.iter().filter_map(|mutation| mutation.misfit()).collect();
+    let table = Trial::test("the_table_fits_the_sources", move || {
+        if misfits.is_empty() { Ok(()) } else { Err(misfits.join("\n").into()) }
+    });
     let of_tests = tests.into_iter().map(|test| {
         let copy = Arc::clone(&copy);
         Trial::test(format!("right::{}::{}", test.target, test.name), move || copy.passes(&test))
@@ -71,7 +70,7 @@ fn trials() -> Vec<Trial> {
         let name = format!("wrong::{}", mutation.danger.replace(' ', "_"));
         Trial::test(name, move || copy.notices(&mutation))
     });
-    of_tests.chain(of_mutations).collect()
+    std::iter::once(table).chain(of_tests).chain(of_mutations).collect()
 }
 
 /// Reads the table: blocks of lines, each line a key and a value.
@@ -100,13 +99,19 @@ fn mutation(block: &[&str]) -> Option<Mutation> {
 }
 
 impl Mutation {
+    /// Why it cannot be made.
+    fn misfit(&self) -> Option<String> {
+        let source = fs::read_to_string(workspace_dir().join(&self.file));
+        source.map_err(|error| format!("{}: {error}", self.file)).and_then(|source| self.of(&source)).err()
+    }
+
     /// Spoils a source, in which the right text has to be exactly once.
-    fn of(&self, source: &str) -> Result<String, Failed> {
+    fn of(&self, source: &str) -> Result<String, String> {
         let unindented: Vec<&str> = source.lines().map(str::trim_start).collect();
         let unindented = unindented.join("\n");
         match unindented.matches(&self.original).count() {
             1 => Ok(unindented.replace(&self.original, &self.mutant)),
-            count => Err(format!("{}: there {count} times, not once: {}", self.file, self.original).into()),
+            count => Err(format!("{}: there {count} times, not once: {}", self.file, self.original)),
         }
     }
 }

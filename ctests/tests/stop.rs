@@ -303,6 +303,24 @@ fn d30_a_handler_of_the_filter_for_a_signal_of_the_library() {
     }
 }
 
+/// Sessions outlive the other signals, this one they do not outlive.
+#[test]
+fn an_interrupt_gives_messages_up() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "on envfrom sleep 1000\nstart sleep 60000\n");
+        let mut mta = session(&filter, &["HELO h"]);
+        mta.command("MAIL <a>");
+        filter.wait_for("envfrom");
+        filter.process().signal(Signal::INT);
+        for reply in ["CONTINUE", "EOF"] {
+            assert_eq!(mta.receive(TICK).to_string(), reply, "{setting}");
+        }
+        for event in ["abort", "close", "main 0"] {
+            filter.wait_for(event);
+        }
+    }
+}
+
 /// Only the first of these signals means something, as long as smfi_main runs.
 #[test]
 fn defect_39_more_signals_are_swallowed() {

@@ -240,3 +240,16 @@ fn defect_22_progress_from_another_thread() {
         assert_eq!((progress, body), (20, 655_350), "{setting}");
     }
 }
+
+/// An MTA that waits for the end of a long callback has to hear of it before.
+#[test]
+fn progress_is_told_at_once() {
+    for setting in Setting::each("progress_is_told_at_once") {
+        let filter = Filter::start(&setting, "on eom progress\non eom sleep 60000\n");
+        let mut mta = negotiated(&filter);
+        assert_eq!(mta.ask("MAIL <a>"), "CONTINUE", "{setting}");
+        assert_eq!(mta.ask("RCPT <b>"), "CONTINUE", "{setting}");
+        mta.command("BODYEOB");
+        assert_eq!(mta.receive(Duration::from_secs(5)).to_string(), "PROGRESS", "{setting}");
+    }
+}
