@@ -145,7 +145,7 @@ check:
 	run() { echo "+ $$*"; if "$$@"; then passed=$$((passed + 1)); else failed=$$((failed + 1)); fi; }; \
 	run $(CARGO) fmt --all --check; \
 	run $(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings; \
-	run $(CARGO) clippy --package ctests --test sources --locked -- -D warnings; \
+	run $(CARGO) clippy --package ctests --test sources --test mutations --locked -- -D warnings; \
 	run env RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items --locked; \
 	echo "+ $(CARGO) test --workspace"; \
 	{ $(CARGO) test --workspace --no-fail-fast --locked 2>&1; echo "test status: $$?"; } | tee "$$target/tests.log"; \
