@@ -167,3 +167,34 @@ impl<'a> Arguments<'a> {
         self.strings
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_for_the_callback_that_it_decodes_to() {
+        for command in CommandCode::all() {
+            if let Some(callback) = Callback::decode(command, &mut b"h\0U\0".to_vec()).unwrap() {
+                assert_eq!(callback.kind(), command.callback(), "{command}");
+            }
+        }
+        let others =
+            [(Callback::Eom, Callbacks::EOM), (Callback::Abort, Callbacks::ABORT), (Callback::Close, Callbacks::CLOSE)];
+        for (callback, kind) in others {
+            assert_eq!(callback.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn what_lacks_its_nul_is_no_argument() {
+        for (payload, count, strings) in
+            [(&b"<a>\0"[..], 1, &b"<a>\0"[..]), (b"<a>\0\0B=8\0", 3, b"<a>\0\0B=8\0"), (b"<a>\0B=8", 1, b"<a>\0")]
+        {
+            let mut payload = payload.to_vec();
+            let mut arguments = Arguments::parse(&mut payload).unwrap();
+            assert_eq!((arguments.count(), &*arguments.bytes()), (count, strings));
+        }
+        assert_eq!(Arguments::parse(&mut b"<a>".to_vec()).unwrap_err(), PayloadError::Unterminated);
+    }
+}

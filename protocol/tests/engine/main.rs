@@ -4,10 +4,11 @@ mod conversation;
 mod order;
 mod told;
 
+use milter_protocol::frame::FrameError;
 use milter_protocol::negotiation::NegotiationError;
 use milter_protocol::{
-    Actions, Callback, Callbacks, Command, CommandCode, Engine, Failure, Modification, Notice, Stage, State, Steps,
-    frame,
+    Actions, Callback, Callbacks, Command, CommandCode, Engine, Failure, Modification, Notice, Profile, Stage, State,
+    Steps, frame,
 };
 
 use conversation::{Conversation, profile};
@@ -40,6 +41,47 @@ fn a_whole_session() {
     assert_eq!(session.called, called);
     assert!(session.engine.is_finished());
     assert_eq!(session.engine.failure(), None);
+}
+
+#[test]
+fn a_message_lasts_from_its_first_command_to_its_end() {
+    for end in [END, Command::Abort, HELO] {
+        let mut session = Conversation::negotiated(all(), &[]);
+        session.say(&[CONNECT, HELO]);
+        assert!(!session.engine.in_message());
+        for command in [mail(), rcpt(), HEADER] {
+            session.say(&[command]);
+            assert!(session.engine.in_message());
+        }
+        session.say(&[end]);
+        assert!(!session.engine.in_message());
+    }
+    let mut session = Conversation::negotiated(all(), &[("envfrom", 1)]);
+    session.say(&[mail()]);
+    assert!(!session.engine.in_message());
+}
+
+#[test]
+fn a_frame_that_cannot_be_accepted_ends_the_session() {
+    let mut session = Conversation::negotiated(all(), &[]);
+    session.say(&[mail()]);
+    session.engine.handle_frame_error(FrameError::Empty);
+    session.run(&mut []);
+    assert_eq!(session.called, ["envfrom", "abort", "close"]);
+    assert!(session.engine.is_finished());
+    assert_eq!(session.engine.failure(), Some(Failure::Frame(FrameError::Empty)));
+}
+
+#[test]
+fn the_limit_is_the_owners_or_what_is_negotiated() {
+    for (steps, limit) in [(Steps::empty(), 1000), (Steps::SIZE_256K, 262_143), (Steps::SIZE_1M, 1_048_575)] {
+        let mut session = Conversation::new(all(), &[]);
+        session.engine = Engine::new(Profile { version: 0x0100_0002, ..profile(all()) }, 1000);
+        assert_eq!(session.engine.limit(), 1000);
+        session.negotiate(6, Steps::VERSION_6 | steps);
+        assert_eq!(session.engine.limit(), limit);
+    }
+    assert_eq!(Engine::new(profile(all()), usize::MAX).limit(), frame::LARGEST_LIMIT);
 }
 
 #[test]
