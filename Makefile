@@ -6,7 +6,7 @@
 # make deb        Debian packages, in target/deb
 # make demo       a C filter and a mail, end to end
 # make generated  SEED= COUNT=: conversations made up from so many seeds, with sendmail's libmilter and with this one
-# make sources    filters built from their released sources; needs the network, not part of check
+# make sources    fetch the released sources of filters, build and run them; needs the network for the first
 # make races      ThreadSanitizer over the tests of the concurrency models, on x86_64 Linux
 # make mutations  the library made wrong in many places, one at a time: a test notices each
 # make mutants    the same for the protocol engine, with cargo-mutants; takes an hour
@@ -145,7 +145,7 @@ check:
 	run() { echo "+ $$*"; if "$$@"; then passed=$$((passed + 1)); else failed=$$((failed + 1)); fi; }; \
 	run $(CARGO) fmt --all --check; \
 	run $(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings; \
-	run $(CARGO) clippy --package ctests --test sources --test mutations --locked -- -D warnings; \
+	run $(CARGO) clippy --package ctests --test mutations --locked -- -D warnings; \
 	run env RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items --locked; \
 	echo "+ $(CARGO) test --workspace"; \
 	{ $(CARGO) test --workspace --no-fail-fast --locked 2>&1; echo "test status: $$?"; } | tee "$$target/tests.log"; \

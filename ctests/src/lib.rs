@@ -40,7 +40,7 @@ pub mod verdict;
 mod wire;
 mod words;
 
-pub use archive::{Build, Need, sources_dir};
+pub use archive::{Archive, Build, Need, sources_dir};
 pub use compile::{Compile, Linkage};
 pub use conversation::Setting;
 pub use library::{Library, Origin, target_dir, workspace_dir};

@@ -124,7 +124,7 @@ pub fn target_dir() -> PathBuf {
 }
 
 /// The name that a program linked with the library asks the dynamic linker for.
-const SONAME: &str = "libmilter.so.1.0.1";
+pub(crate) const SONAME: &str = "libmilter.so.1.0.1";
 
 fn build() -> Library {
     let target = target_dir();
