@@ -73,8 +73,7 @@ pub(crate) static FILTERS: [Filter; 7] = [
             COMPILER,
             Tool("pod2man", "perl"),
             File("/usr/share/perl5/MIME/Tools.pm", "libmime-tools-perl"),
-            File("/usr/share/perl5/Archive/Zip.pm", "libarchive-zip-perl"),
-            File("/usr/lib/x86_64-linux-gnu/libperl.so", "libperl-dev"),
+            Tool("sendmail", "postfix"),
         ],
         // It refuses to run as root.
         command: &["$product", "-D", "-p", "$socket", "-z", "$open", "-m", "$open/multiplexor", "-U", "nobody"],
