@@ -48,7 +48,8 @@ impl Library {
         OURS.get_or_init(build)
     }
 
-    /// Sendmail's libmilter, if its headers and its library are installed.
+    /// Sendmail's libmilter, if its headers and its library are installed; `LIBMILTER_REFERENCE` names the directory
+    /// of another one than the system's.
     pub fn reference() -> Option<&'static Library> {
         static REFERENCE: OnceLock<Option<Library>> = OnceLock::new();
         REFERENCE.get_or_init(find_reference).as_ref()
@@ -68,6 +69,21 @@ impl Library {
         let mut libraries = vec![Library::ours()];
         libraries.extend(Library::reference_or_skip(test));
         libraries
+    }
+
+    /// The same library from a copy of its shared object in `directory`, which is created.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be copied.
+    #[must_use]
+    pub fn copied_to(&self, directory: &Path) -> Library {
+        fs::create_dir_all(directory).expect("a writable directory");
+        let directory = directory.canonicalize().expect("it has just been created");
+        let shared_object = directory.join(SONAME);
+        put(&fs::read(&self.shared_object).expect("the library is there"), &shared_object);
+        symlink(SONAME, directory.join("libmilter.so")).expect("a fresh directory");
+        Library { origin: self.origin, include_dir: self.include_dir.clone(), shared_object, lib_dir: directory }
     }
 
     /// Whose it is.
@@ -173,9 +189,14 @@ fn find_reference() -> Option<Library> {
     if !include_dir.join("libmilter/mfapi.h").exists() {
         return None;
     }
-    let answer =
-        Command::new(crate::compile::compiler("CC", "cc")).arg("-print-file-name=libmilter.so").output().ok()?;
-    let found = PathBuf::from(String::from_utf8(answer.stdout).ok()?.trim_end());
+    let found = match env::var_os("LIBMILTER_REFERENCE") {
+        Some(directory) => PathBuf::from(directory).join("libmilter.so"),
+        None => {
+            let compiler = crate::compile::compiler("CC", "cc");
+            let answer = Command::new(compiler).arg("-print-file-name=libmilter.so").output().ok()?;
+            PathBuf::from(String::from_utf8(answer.stdout).ok()?.trim_end())
+        }
+    };
     // A bare name means that the compiler knows no such file.
     let lib_dir = found.parent().filter(|_| found.is_absolute())?.canonicalize().ok()?;
     let shared_object = found.canonicalize().ok()?;
