@@ -25,7 +25,7 @@ struct Arguments {
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 
-    /// Only these models of this library; repeatable [default: all that it has]
+    /// Only these models of this library; repeatable [default: all that it has, in a short run pool and threads]
     #[arg(long, value_name = "MODEL")]
     model: Vec<String>,
 
@@ -95,10 +95,11 @@ fn measure(arguments: &Arguments) -> Result<Results, String> {
     if arguments.noise {
         contestants.push(Contestant::copy_of(reference, &directory));
     } else {
-        for (model, options) in MODELS {
-            if !arguments.model.is_empty() && !arguments.model.iter().any(|wanted| wanted == model) {
-                continue;
-            }
+        let wanted = |model: &str| match &arguments.model[..] {
+            [] => !arguments.quick || model == "pool" || model == "threads",
+            models => models.iter().any(|wanted| wanted == model),
+        };
+        for (model, options) in MODELS.into_iter().filter(|(model, _)| wanted(model)) {
             let contestant = Contestant::ours(model, options, &directory);
             match Filter::listening(&contestant, "noop", Socket::Unix) {
                 Ok(_) => contestants.push(contestant),

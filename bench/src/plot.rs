@@ -227,20 +227,21 @@ fn draw(chart: &Chart, curves: &[Curve]) -> String {
     svg
 }
 
+/// Plain rules without variables: not everything that shows SVG knows those.
 fn style() -> String {
-    let colours = |pick: fn(&(&'static str, &'static str)) -> &'static str| {
-        let rules = COLOURS.iter().enumerate();
-        rules.map(|(number, colour)| format!(".c{number}{{--c:{}}}", pick(colour))).collect::<String>()
+    let scheme = |ground: &str, text: &str, grid: &str, pick: fn(&(&'static str, &'static str)) -> &'static str| {
+        let mut rules = format!(".ground{{fill:{ground}}}text{{fill:{text}}}.grid{{stroke:{grid}}}");
+        for (number, colour) in COLOURS.iter().map(pick).enumerate() {
+            let _ = write!(rules, ".line.c{number}{{stroke:{colour}}}.band.c{number}{{fill:{colour}}}");
+        }
+        rules
     };
     format!(
-        "text{{font:13px system-ui,sans-serif;fill:var(--text)}}.title{{font-size:16px;font-weight:600}}\n\
-         svg{{--ground:#fff;--text:#24292f;--grid:#d0d7de}}{}\n\
-         .ground{{fill:var(--ground)}}.grid{{stroke:var(--grid);fill:none}}\n\
-         .line{{stroke:var(--c);stroke-width:2.2;fill:none;stroke-linejoin:round}}.dashed{{stroke-dasharray:5 4}}\n\
-         .band{{fill:var(--c);fill-opacity:.14;stroke:none}}\n\
-         @media(prefers-color-scheme:dark){{svg{{--ground:#0d1117;--text:#e6edf3;--grid:#30363d}}{}}}\n",
-        colours(|colour| colour.0),
-        colours(|colour| colour.1)
+        "text{{font:13px system-ui,sans-serif}}.title{{font-size:16px;font-weight:600}}.grid{{fill:none}}\n\
+         .line{{stroke-width:2.2;fill:none;stroke-linejoin:round}}.dashed{{stroke-dasharray:5 4}}.band{{fill-opacity:.14}}\n\
+         {}\n@media(prefers-color-scheme:dark){{{}}}\n",
+        scheme("#fff", "#24292f", "#d0d7de", |colour| colour.0),
+        scheme("#0d1117", "#e6edf3", "#30363d", |colour| colour.1)
     )
 }
 
