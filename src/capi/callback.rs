@@ -9,17 +9,13 @@
 //! and the thread goes on to its regular end. A C++ exception finds no handler beyond it, so that `std::terminate` runs
 //! where it was thrown, which is what happens to one that leaves a callback called from C.
 //!
-//! With a C library that unwinds nothing, such as musl, a thread that ends in a callback is simply gone. On other
-//! systems and processors the process is aborted.
+//! With a C library that unwinds nothing, such as musl, a thread that ends in a callback is simply gone.
 
-use std::ffi::c_int;
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 
 /// Calls a callback; `None` if it has ended its thread, which is then to do nothing more than to return.
 ///
 /// No frame in between has anything to clean up: `Copy` sees to it.
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) fn call(callback: impl FnOnce() -> c_int + Copy) -> Option<c_int> {
     struct Pending<F> {
         callback: F,
@@ -43,14 +39,8 @@ pub(super) fn call(callback: impl FnOnce() -> c_int + Copy) -> Option<c_int> {
     pending.returned
 }
 
-/// The same where a callback that ends its thread cannot be stopped.
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-pub(super) fn call(callback: impl FnOnce() -> c_int + Copy) -> Option<c_int> {
-    Some(callback())
-}
-
 /// Calls `run(pending)`. Returns when that returns or when a forced unwind arrives here.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 unsafe extern "C" fn barrier(run: unsafe extern "C-unwind" fn(*mut c_void), pending: *mut c_void) {
     std::arch::naked_asm!(
@@ -74,7 +64,7 @@ unsafe extern "C" fn barrier(run: unsafe extern "C-unwind" fn(*mut c_void), pend
 }
 
 /// Calls `run(pending)`. Returns when that returns or when a forced unwind arrives here.
-#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+#[cfg(target_arch = "aarch64")]
 #[unsafe(naked)]
 unsafe extern "C" fn barrier(run: unsafe extern "C-unwind" fn(*mut c_void), pending: *mut c_void) {
     std::arch::naked_asm!(
@@ -101,7 +91,6 @@ unsafe extern "C" fn barrier(run: unsafe extern "C-unwind" fn(*mut c_void), pend
 
 /// What the unwinder asks about the frame of [`barrier`], as the C++ ABI for Itanium defines it ("Exception Handling",
 /// 1.6 and 2.5). The frame's place to go on is where its call returns to, and that is right: it is left as it is.
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 extern "C" fn personality(
     _version: c_int,
     actions: c_int,
@@ -124,7 +113,7 @@ mod tests {
         assert_eq!(call(|| 7), Some(7));
     }
 
-    #[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[cfg(target_env = "gnu")]
     #[test]
     fn a_callback_that_ends_its_thread_comes_back_without_a_value() {
         use std::ffi::c_void;

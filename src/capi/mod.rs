@@ -34,7 +34,19 @@
 #![allow(unreachable_pub, reason = "the headers are generated from what is pub")]
 #![allow(clippy::missing_safety_doc, reason = "the pointer contract holds for every function")]
 
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod callback;
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+mod callback {
+    //! Calling into C where nothing keeps a thread that ends in a callback from taking the process along.
+
+    use std::ffi::c_int;
+
+    /// Calls a callback and gives what it returns.
+    pub(super) fn call(callback: impl FnOnce() -> c_int + Copy) -> Option<c_int> {
+        Some(callback())
+    }
+}
 mod descriptor;
 mod guard;
 mod lifecycle;
