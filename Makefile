@@ -99,11 +99,11 @@ uninstall:
 		if [ -d "$$own" ]; then rmdir "$$own" 2>/dev/null || :; fi; \
 	done
 
-# Everything but what building leaves behind.
+# Everything but what building leaves behind; under its name only when it is complete.
 dist:
-	@set -e; mkdir -p "$(TARGET)"; name="$(DIST)"; \
-	tar -c -z -f "$(TARGET)/$$name.tar.gz" --exclude-vcs --exclude-caches-all --exclude=./target \
-		--transform "s|^\.|$$name|" .
+	@set -e; mkdir -p "$(TARGET)"; name="$(DIST)"; fresh="$(TARGET)/$$name.$$$$"; \
+	tar -c -z -f "$$fresh" --exclude-vcs --exclude-caches-all --exclude=./target --transform "s|^\.|$$name|" .; \
+	mv "$$fresh" "$(TARGET)/$$name.tar.gz"
 
 # Built from the archive, so that nothing gets into the packages or into this tree that does not belong there.
 deb: dist

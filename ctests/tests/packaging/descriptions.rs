@@ -1,0 +1,64 @@
+//! What the packages of the several systems say about themselves.
+
+use ctests::stage::{exists, output};
+use ctests::{skip, workspace_dir};
+use std::fs;
+use std::process::Command;
+
+fn text(name: &str) -> String {
+    fs::read_to_string(workspace_dir().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The version of the workspace.
+fn version() -> String {
+    let manifest = text("Cargo.toml");
+    let line = manifest.lines().find_map(|line| line.strip_prefix("version = ")).expect("there is a version");
+    line.trim_matches('"').to_owned()
+}
+
+#[test]
+fn all_have_the_version_of_the_workspace() {
+    let version = version();
+    for (file, line) in [
+        ("debian/changelog", format!("libmilter-rs ({version}) unstable; urgency=medium")),
+        ("packaging/rpm/libmilter-rs.spec", format!("Version:        {version}")),
+        ("packaging/alpine/APKBUILD", format!("pkgver={version}")),
+        ("packaging/homebrew/libmilter-rs.rb", format!("  url \"file://#{{__dir__}}/libmilter-rs-{version}.tar.gz\"")),
+    ] {
+        assert!(text(file).lines().any(|found| found == line), "{file}: no line '{line}'");
+    }
+}
+
+#[test]
+fn each_system_gets_the_name_that_its_programs_ask_for() {
+    assert!(text("debian/libmilter-rs1.0.1.symbols").contains("\nlibmilter.so.1.0.1 "));
+    assert!(text("packaging/rpm/libmilter-rs.spec").contains("%global soname libmilter.so.1.0\n"));
+    assert!(text("packaging/alpine/APKBUILD").contains("LIBMILTER_SONAME=libmilter.so.1.0.2\n"));
+}
+
+/// A function that is missing there would fail the build of the packages.
+#[test]
+fn debian_knows_every_function() {
+    let headers = text("include/libmilter/mfapi.h") + &text("include/libmilter/mfext.h");
+    let mut declared: Vec<&str> = headers
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once("LIBMILTER_API ")?.1.split_once('(')?.0.rsplit(['*', ' ']).next())
+        .chain(["mi_stop", "sm_strlcpy"])
+        .collect();
+    declared.sort_unstable();
+    let symbols = text("debian/libmilter-rs1.0.1.symbols");
+    let mut listed: Vec<&str> = symbols.lines().filter_map(|line| Some(line.split_once("@Base")?.0.trim())).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, declared);
+}
+
+#[test]
+fn scripts_for_alpine_and_homebrew_have_no_syntax_errors() {
+    output(Command::new("sh").arg("-n").arg(workspace_dir().join("packaging/alpine/APKBUILD")));
+    if exists("ruby") {
+        output(Command::new("ruby").arg("-c").arg(workspace_dir().join("packaging/homebrew/libmilter-rs.rb")));
+    } else {
+        skip("syntax of the formula for Homebrew", "ruby");
+    }
+}
