@@ -94,6 +94,38 @@ fn defect_1_what_one_session_leaves_out_is_its_own() {
 }
 
 #[test]
+fn what_was_negotiated_away_is_not_missed() {
+    let mut session = Conversation::new(Callbacks::all(), &[]);
+    session.wanted = Some(Steps::NO_HELO | Steps::NO_MAIL | Steps::NO_RCPT);
+    session.negotiate(6, Steps::VERSION_6);
+    session.say(&[CONNECT, HEADER, END]);
+    assert_eq!(session.called, ["connect", "header", "eom"]);
+    assert_eq!(session.engine.failure(), None);
+}
+
+#[test]
+fn macros_last_until_the_session_comes_to_an_earlier_stage() {
+    let mut session = Conversation::negotiated(all(), &[]);
+    // Each has a name that is its own letter.
+    let macros = |letter: &'static [u8; 1]| Command::Macro { letter: letter[0], pairs: vec![(letter, b"v")] };
+    for (commands, known) in [
+        (&[macros(b"C"), macros(b"H"), CONNECT][..], "C"),
+        (&[macros(b"H"), macros(b"M"), HELO], "CH"),
+        (&[macros(b"M"), macros(b"R"), mail()], "CHM"),
+        (&[macros(b"R"), macros(b"T"), rcpt()], "CHMR"),
+        (&[macros(b"T"), Command::Data], "CHMRT"),
+        (&[HEADER, Command::EndOfHeaders, END], "CHMRT"),
+        (&[mail()], "CHM"),
+        (&[HELO], "CH"),
+        (&[Command::QuitNewConnection], ""),
+    ] {
+        session.say(commands);
+        let found = b"CHMRT".iter().filter(|letter| session.engine.macro_value(&[**letter]).is_some());
+        assert_eq!(found.map(|letter| char::from(*letter)).collect::<String>(), known, "{commands:?}");
+    }
+}
+
+#[test]
 fn defect_5_an_unknown_command_leaves_the_session_where_it_is() {
     let unknown = || Command::Unknown(b"FOO");
     let mut session = Conversation::new(all(), &[("unknown", 1)]);
@@ -285,6 +317,20 @@ fn defect_16_a_broken_promise_changes_nothing() {
 }
 
 #[test]
+fn what_the_author_promises_is_kept_by_continue_too() {
+    for (value, told) in [(0, false), (7, false), (1, true), (8, true)] {
+        let mut session = Conversation::new(all(), &[("envfrom", value)]);
+        let promised = Steps::NR_MAIL;
+        session.engine = Engine::new(Profile { promised, ..profile(all()) }, frame::DEFAULT_LIMIT);
+        session.negotiate(6, Steps::VERSION_6);
+        session.say(&[mail(), rcpt()]);
+        assert_eq!(session.replies, "c");
+        let notice = Notice::BrokenPromise { command: CommandCode::Mail, value };
+        assert_eq!(session.notices, Vec::from_iter(told.then_some(notice)));
+    }
+}
+
+#[test]
 fn defect_17_no_callback_keeps_the_promise() {
     let mut session = Conversation::new(Callbacks::NEGOTIATE | Callbacks::EOM, &[]);
     session.wanted = Some(Steps::NR_HEADER);
@@ -308,6 +354,11 @@ fn modifications_belong_to_the_end_of_a_message() {
     let mut session = Conversation::negotiated(all(), &[]);
     assert!(!session.engine.modify(&change));
     session.say(&[mail(), rcpt()]);
+    session.engine.handle_command(b'T', b"");
+    assert!(matches!(session.engine.poll_callback(&mut []), Some(Callback::Data)));
+    assert!(!session.engine.modify(&change));
+    session.engine.answer(0);
+    session.run(&mut []);
     session.engine.handle_command(b'E', b"");
     assert!(matches!(session.engine.poll_callback(&mut []), Some(Callback::Eom)));
     assert!(session.engine.modify(&change));
@@ -316,7 +367,7 @@ fn modifications_belong_to_the_end_of_a_message() {
     session.engine.answer(0);
     session.run(&mut []);
     assert!(!session.engine.modify(&change));
-    assert_eq!(session.replies, "cchc");
+    assert_eq!(session.replies, "ccchc");
 }
 
 #[test]
@@ -340,11 +391,13 @@ fn a_stored_reply_beyond_the_limit_is_dropped() {
 
 #[test]
 fn an_answer_to_the_offer_beyond_the_limit_fails_the_session() {
-    for (spare, replies) in [(0, "O"), (1, "")] {
+    for (spare, replies) in [(0, "pO"), (1, "p")] {
         let mut session = Conversation::new(all(), &[]);
         let list = vec![b'x'; frame::DEFAULT_LIMIT - 12 - 2 * 5 - 1 + spare];
         assert!(session.engine.request_macros(Stage::Rcpt, &list));
         assert!(session.engine.request_macros(Stage::Connect, b"j"));
+        // What else is still to be sent does not count.
+        session.engine.progress();
         session.say(&[OFFER]);
         assert_eq!(session.replies, replies);
         let error = NegotiationError::LongAnswer { len: frame::DEFAULT_LIMIT + 1, limit: frame::DEFAULT_LIMIT };
