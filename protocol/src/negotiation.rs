@@ -278,7 +278,8 @@ mod tests {
             let filter = Profile { promised: steps, ..profile(callbacks) };
             let settle = |offered| {
                 let offer = offer(6, 0x1ff, offered, &filter).unwrap();
-                let wanted = Offer { wanted_steps: Steps::NR_EOH.bits(), ..offer.for_filter(&filter) };
+                let wanted =
+                    Offer { wanted_steps: (Steps::NR_EOH | Steps::NR_BODY).bits(), ..offer.for_filter(&filter) };
                 (offer.settle(&filter).unwrap(), offer.settle_with(&filter, 0, &wanted).unwrap())
             };
             let (settled, negotiated) = settle(Steps::VERSION_6.bits());

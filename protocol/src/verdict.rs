@@ -33,17 +33,4 @@ impl Verdict {
             _ => return None,
         })
     }
-
-    /// The C value of a verdict (`SMFIS_*`).
-    pub fn to_c(self) -> i32 {
-        match self {
-            Verdict::Continue => 0,
-            Verdict::Reject => 1,
-            Verdict::Discard => 2,
-            Verdict::Accept => 3,
-            Verdict::Tempfail => 4,
-            Verdict::NoReply => 7,
-            Verdict::Skip => 8,
-        }
-    }
 }
