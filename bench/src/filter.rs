@@ -91,7 +91,7 @@ impl Filter {
     pub fn listening(contestant: &Contestant, mode: &str, socket: Socket) -> Result<Self, String> {
         let mut filter = Filter::start(contestant, mode, socket, &[]);
         filter.await_listening(Duration::from_millis(2))?;
-        filter.process.assert_uses(contestant.library);
+        contestant.library.into_iter().for_each(|library| filter.process.assert_uses(library));
         // The connection that tried it out is to be over.
         thread::sleep(Duration::from_millis(20));
         Ok(filter)

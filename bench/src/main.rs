@@ -106,6 +106,7 @@ fn measure(arguments: &Arguments) -> Result<Results, String> {
                 Err(reason) => remarks.push(format!("model {model}: {reason}")),
             }
         }
+        contestants.push(Contestant::floor(&directory));
     }
     let mut scenarios = scenario::all(arguments.quick);
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|start| name.starts_with(start));

@@ -16,12 +16,13 @@ const TOP: f64 = 54.0;
 const BOTTOM: f64 = 58.0;
 
 /// Colours of the contestants in turn, on a light ground and on a dark one. The reference is grey.
-const COLOURS: [(&str, &str); 5] = [
+const COLOURS: [(&str, &str); 6] = [
     ("#6e7781", "#8b949e"),
     ("#0969da", "#58a6ff"),
     ("#bc4c00", "#f0883e"),
     ("#1a7f37", "#3fb950"),
     ("#8250df", "#bc8cff"),
+    ("#bf3989", "#f778ba"),
 ];
 
 /// How the vertical axis runs.

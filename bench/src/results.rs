@@ -34,6 +34,11 @@ pub struct Row {
 }
 
 impl Results {
+    /// The place of a contestant.
+    pub fn contestant(&self, name: &str) -> Option<usize> {
+        self.contestants.iter().position(|contestant| contestant == name)
+    }
+
     /// The row of a scenario and a measure.
     pub fn row(&self, scenario: &str, measure: Measure) -> Option<&Row> {
         self.rows.iter().find(|row| row.scenario == scenario && row.measure == measure)
@@ -46,10 +51,10 @@ impl Row {
         Spread::of(self.samples[contestant].iter().copied().flatten())
     }
 
-    /// What a contestant reached, divided by what the reference reached in the same round.
-    pub fn ratio(&self, contestant: usize) -> Option<Spread> {
-        let pairs = self.samples[contestant].iter().zip(&self.samples[0]);
-        Spread::of(pairs.filter_map(|(ours, reference)| Some((*ours)? / (*reference).filter(|value| *value > 0.0)?)))
+    /// What a contestant reached, divided by what another one reached in the same round.
+    pub fn ratio(&self, contestant: usize, other: usize) -> Option<Spread> {
+        let pairs = self.samples[contestant].iter().zip(&self.samples[other]);
+        Spread::of(pairs.filter_map(|(one, other)| Some((*one)? / (*other).filter(|value| *value > 0.0)?)))
     }
 }
 
@@ -97,7 +102,7 @@ mod tests {
             connections: 1,
             samples: vec![vec![Some(1.0), Some(10.0), None], vec![Some(0.5), Some(5.0), Some(1.0)]],
         };
-        assert_eq!(row.ratio(1).unwrap(), Spread { median: 0.5, low: 0.5, high: 0.5 });
+        assert_eq!(row.ratio(1, 0).unwrap(), Spread { median: 0.5, low: 0.5, high: 0.5 });
         assert_eq!(row.value(0).unwrap().median, 5.5);
     }
 }

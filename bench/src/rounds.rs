@@ -31,7 +31,7 @@ pub fn measure(
         rows: Vec::new(),
         remarks: Vec::new(),
     };
-    let total = scenarios.iter().map(|scenario| cost(scenario, contestants.len())).sum();
+    let total = scenarios.iter().map(|scenario| cost(scenario, contestants)).sum();
     let bar = Bar::new(total);
     for (number, scenario) in scenarios.iter().enumerate() {
         bar.begin(&scenario.name, number, scenarios.len());
@@ -44,6 +44,9 @@ pub fn measure(
             for place in 0..contestants.len() {
                 // Each comes first in its turn, so that nobody profits from what the one before has left behind.
                 let turn = if round % 2 == 0 { place } else { contestants.len() - 1 - place };
+                if !scenario.suits(&contestants[turn]) {
+                    continue;
+                }
                 match scenario.sample(&contestants[turn], round, &processors) {
                     Ok(sample) => {
                         for row in &mut rows {
@@ -69,8 +72,9 @@ pub fn measure(
 }
 
 /// How long a scenario takes, in seconds, roughly.
-fn cost(scenario: &Scenario, contestants: usize) -> f64 {
-    scenario.seconds * (scenario.rounds * contestants) as f64
+fn cost(scenario: &Scenario, contestants: &[Contestant]) -> f64 {
+    let taking_part = contestants.iter().filter(|contestant| scenario.suits(contestant)).count();
+    scenario.seconds * (scenario.rounds * taking_part) as f64
 }
 
 /// How far it has come: a bar on terminals, else a line for each scenario.

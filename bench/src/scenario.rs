@@ -285,7 +285,7 @@ pub fn all(quick: bool) -> Vec<Scenario> {
             name: format!("g {mode} {mta_name}"),
             connections: 1,
             rounds: 1,
-            seconds: 1.0,
+            seconds: 3.0,
             measures: &[M::CallsPerMessage],
             trial: Trial::Calls { mode, mta },
         });
@@ -331,6 +331,19 @@ pub fn all(quick: bool) -> Vec<Scenario> {
 pub const SWEEP: &str = "connections";
 
 impl Scenario {
+    /// Whether a contestant takes part.
+    pub fn suits(&self, contestant: &Contestant) -> bool {
+        match &self.trial {
+            Trial::Load { mode, .. } | Trial::Calls { mode, .. } => contestant.plays(mode),
+            Trial::Slow { .. } => contestant.plays("slow"),
+            // What returns from smfi_main is a library.
+            Trial::Stop => contestant.library.is_some(),
+            // Nobody wants so many processes.
+            Trial::Idle => contestant.name != "fork" || self.connections <= 2000,
+            Trial::Start => true,
+        }
+    }
+
     /// Takes a sample of a contestant in a round.
     ///
     /// # Errors
@@ -349,7 +362,9 @@ impl Scenario {
             Trial::Idle => idle(contestant, self.connections),
             Trial::Slow { messages } => slow(contestant, self.connections, *messages),
             Trial::Calls { mode, mta } => {
-                system_calls(contestant, mode, *mta).map(|calls| vec![(Measure::CallsPerMessage, calls)])
+                // Whatever else the machine does can only add to them.
+                let counts = (0..3).map(|_| system_calls(contestant, mode, *mta)).collect::<Result<Vec<_>, _>>()?;
+                Ok(vec![(Measure::CallsPerMessage, counts.into_iter().fold(f64::INFINITY, f64::min))])
             }
             Trial::Stop => stop(contestant, self.connections, round, self.rounds),
             Trial::Start => start(contestant),
@@ -407,9 +422,6 @@ fn loaded(
 /// Sessions that have passed HELO and then do nothing, but for a message on each of some.
 fn idle(contestant: &Contestant, connections: usize) -> Result<Vec<(Measure, f64)>, String> {
     const WOKEN: usize = 200;
-    if contestant.name == "fork" && connections > 2000 {
-        return Err(format!("{connections} processes are too many"));
-    }
     let filter = Filter::listening(contestant, "noop", Socket::Unix)?;
     let before = filter.footprint();
     let mut plan = Shape {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::contestant::FLOOR;
 use crate::results::{Results, Spread};
 use crate::targets::{Bound, TARGETS};
 
@@ -70,7 +71,7 @@ pub fn all(results: &Results) -> String {
         let mut cells = vec![row.scenario.clone(), row.measure.label().to_owned()];
         cells.push(row.value(0).map_or("-".to_owned(), |value| number(value.median)));
         for contestant in 1..results.contestants.len() {
-            let ratio = row.ratio(contestant).map(spread);
+            let ratio = row.ratio(contestant, 0).map(spread);
             // Without a partner the figure stands for itself.
             let alone = || row.value(contestant).map(|value| format!("= {}", number(value.median)));
             cells.push(ratio.or_else(alone).unwrap_or("-".to_owned()));
@@ -83,16 +84,18 @@ pub fn all(results: &Results) -> String {
 /// The figures to reach, what each contestant reached, and whether that is enough.
 pub fn targets(results: &Results) -> String {
     let mut heading = vec!["scenario".to_owned(), "measure".to_owned(), "to reach".to_owned()];
-    heading.extend(results.contestants[1..].iter().cloned());
+    let ours: Vec<usize> = (1..results.contestants.len()).filter(|&one| results.contestants[one] != FLOOR).collect();
+    heading.extend(ours.iter().map(|&contestant| results.contestants[contestant].clone()));
     let mut table = Table::new(heading, 2);
     for target in TARGETS {
         let bound = match target.bound {
             Bound::RatioAtMost(limit) => format!("ratio <= {limit}"),
             Bound::RatioAtLeast(limit) => format!("ratio >= {limit}"),
+            Bound::FloorAtMost(limit) => format!("to {FLOOR} <= {limit}"),
             Bound::AtMost(limit) => format!("<= {limit}"),
         };
         let mut cells = vec![target.scenario.to_owned(), target.measure.label().to_owned(), bound];
-        for contestant in 1..results.contestants.len() {
+        for &contestant in &ours {
             cells.push(match target.check(results, contestant) {
                 None => "-".to_owned(),
                 Some((reached, true)) => format!("{} yes", spread(reached)),

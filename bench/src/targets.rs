@@ -1,5 +1,6 @@
 //! The figures to reach, beside Debian's library in the same run.
 
+use crate::contestant::FLOOR;
 use crate::results::{Results, Spread};
 use crate::scenario::Measure;
 
@@ -10,6 +11,8 @@ pub enum Bound {
     RatioAtMost(f64),
     /// The ratio to the reference, at least.
     RatioAtLeast(f64),
+    /// The ratio to the server without a library, at most.
+    FloorAtMost(f64),
     /// The figure itself, at most.
     AtMost(f64),
 }
@@ -39,6 +42,10 @@ pub const TARGETS: &[Target] = &[
     target("a unix c64 postfix", Measure::MessagesPerCoreSecond, Bound::RatioAtLeast(2.3)),
     target("a unix c64 sendmail", Measure::MessageP99, Bound::RatioAtMost(0.1)),
     target("a unix c64 postfix", Measure::MessageP99, Bound::RatioAtMost(0.1)),
+    target("a unix c8 sendmail", Measure::CpuPerMessage, Bound::FloorAtMost(1.15)),
+    target("a unix c8 postfix", Measure::CpuPerMessage, Bound::FloorAtMost(1.15)),
+    target("a unix c64 sendmail", Measure::CpuPerMessage, Bound::FloorAtMost(1.15)),
+    target("a unix c64 postfix", Measure::CpuPerMessage, Bound::FloorAtMost(1.15)),
     target("g nr postfix", Measure::CallsPerMessage, Bound::AtMost(3.0)),
     target("g noop sendmail", Measure::CallsPerMessage, Bound::AtMost(52.0)),
     target("b 10 MB unix sendmail", Measure::CpuPerMessage, Bound::RatioAtMost(0.75)),
@@ -65,10 +72,11 @@ impl Target {
         let row = results.row(self.scenario, self.measure)?;
         let spread = match self.bound {
             Bound::AtMost(_) => row.value(contestant),
-            Bound::RatioAtMost(_) | Bound::RatioAtLeast(_) => row.ratio(contestant),
+            Bound::FloorAtMost(_) => row.ratio(contestant, results.contestant(FLOOR)?),
+            Bound::RatioAtMost(_) | Bound::RatioAtLeast(_) => row.ratio(contestant, 0),
         }?;
         let reached = match self.bound {
-            Bound::AtMost(limit) | Bound::RatioAtMost(limit) => spread.median <= limit,
+            Bound::AtMost(limit) | Bound::FloorAtMost(limit) | Bound::RatioAtMost(limit) => spread.median <= limit,
             Bound::RatioAtLeast(limit) => spread.median >= limit,
         };
         Some((spread, reached))

@@ -1,0 +1,39 @@
+//! A run of the tool from start to end, on little.
+
+use std::fs;
+use std::process::Command;
+
+use bench::results::Results;
+use ctests::{Library, TempDir};
+
+#[test]
+fn a_run_compares_writes_and_draws() {
+    let Some(_) = Library::reference_or_skip("a_run_compares_writes_and_draws") else { return };
+    let output = TempDir::new();
+    let readme =
+        output.write("README.md", "before\n<!-- bench: written by `make bench PUBLISH=1` -->\n<!-- end of bench -->\n");
+    let plots = output.join("plots");
+    let run = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["--quick", "--model=pool", "--only=f nr unix postfix", "--only=i", "--only=connections 1"])
+        .args(["--only=connections 8", "--output"])
+        .arg(output.path())
+        .arg("--publish")
+        .args([&readme, &plots])
+        .output()
+        .unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{errors}");
+    assert!(!said.contains("not measured") && said.contains("pool / reference"), "{said}");
+
+    let results: Results = serde_json::from_slice(&fs::read(output.join("results.json")).unwrap()).unwrap();
+    assert_eq!(results.contestants, ["reference", "pool", "floor"]);
+    for row in &results.rows {
+        let whole = row.samples.iter().flatten().all(|sample| sample.is_some_and(|value| value > 0.0));
+        assert!(whole, "{} {:?} {:?}", row.scenario, row.measure, row.samples);
+    }
+    let readme = fs::read_to_string(readme).unwrap();
+    assert!(readme.starts_with("before\n") && readme.contains("| i start "), "{readme}");
+    for plot in ["throughput", "latency", "cpu", "memory"] {
+        assert!(fs::read_to_string(plots.join(format!("{plot}.svg"))).unwrap().contains(">pool"), "{plot}");
+    }
+}
