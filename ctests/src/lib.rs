@@ -35,6 +35,7 @@ mod sink;
 mod skip;
 mod smtp;
 pub mod stage;
+mod system_log;
 mod tempdir;
 pub mod verdict;
 mod wire;

@@ -17,6 +17,7 @@ use crate::{
     mail_server::{HOST, Site},
     program::find,
     skip,
+    system_log::SystemLog,
 };
 
 /// A running Sendmail. It delivers before it answers. Without the filter it takes nothing.
@@ -24,6 +25,7 @@ use crate::{
 pub struct Sendmail {
     // First, so that it ends before the sink and the directory.
     _daemon: Process,
+    log: SystemLog,
     site: Site,
 }
 
@@ -75,6 +77,8 @@ impl Sendmail {
         // Nobody is there: it is not to ask the network.
         directory.write("resolv.conf", "nameserver 127.0.0.1\n");
 
+        fs::create_dir(directory.join("dev")).expect("a fresh directory");
+        let log = SystemLog::listen(&directory.join("dev/log"));
         let sink = Sink::listen(directory.join("sink"));
         let output = File::create(directory.join("output")).expect("a fresh directory");
         let mut command = Sendmail::command(&directory, &["-bD"]);
@@ -87,7 +91,7 @@ impl Sendmail {
             assert!(daemon.is_alive() && Instant::now() < deadline, "Sendmail does not start: {output}");
             thread::sleep(Duration::from_millis(5));
         }
-        Some(Sendmail { _daemon: daemon, site: Site::new(sink, directory, port) })
+        Some(Sendmail { _daemon: daemon, log, site: Site::new(sink, directory, port) })
     }
 
     /// Sendmail with these arguments, in its surroundings.
@@ -95,7 +99,8 @@ impl Sendmail {
         let mut command = Command::new("unshare");
         command
             .args(["--uts", "--mount", "sh", "-c", SURROUNDINGS, "sh", HOST])
-            .args(["hosts", "resolv.conf", "packages/usr/libexec/sendmail/sendmail"].map(|name| site.join(name)))
+            .arg(site.path())
+            .arg(site.join("packages/usr/libexec/sendmail/sendmail"))
             .arg("-C")
             .arg(site.join("sendmail.cf"))
             .args(arguments)
@@ -133,15 +138,22 @@ impl MailServer for Sendmail {
         false
     }
 
-    /// None that anybody could see: it logs to the system. A filter that fails shows in its answers.
+    /// Not that a filter was stopped before Sendmail could take its leave.
     fn complaints(&self) -> Vec<String> {
-        Vec::new()
+        let is_one = |line: &String| line.contains("ilter") && !line.contains("): write(Q) returned -1");
+        self.log.warnings().into_iter().filter(is_one).collect()
     }
 }
 
-/// What it needs to believe that it has a name, with nobody else noticing.
+/// What it needs to believe that it has a name and the system's log, with nobody else noticing.
 const SURROUNDINGS: &str = r#"
-hostname "$1" && mount --bind "$2" /etc/hosts && mount --bind "$3" /etc/resolv.conf && shift 3 && exec "$@"
+set -e
+hostname "$1"
+for name in hosts resolv.conf; do mount --bind "$2/$name" "/etc/$name"; done
+for name in null random urandom; do >> "$2/dev/$name"; mount --bind "/dev/$name" "$2/dev/$name"; done
+mount --bind "$2/dev" /dev
+shift 2
+exec "$@"
 "#;
 
 /// As in the documentation of sendmail-cf. All mail goes to the sink; a filter that fails is an error.

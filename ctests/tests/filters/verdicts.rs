@@ -2,7 +2,7 @@
 
 use ctests::{
     Library, MailServer, Program, Sendmail,
-    comparison::{same_with_each, stop},
+    comparison::{assert_untroubled, same_with_each, stop},
     mailbag::{self, RECIPIENT, SENDER},
     sendmail::LOCAL,
 };
@@ -47,6 +47,7 @@ fn every_verdict_behind_sendmail() {
         stop(setting, filter);
         seen
     });
+    assert_untroubled(test, &sendmail);
     assert_eq!(seen[0].0, "554-5.7.1 This is refused:\n554-5.7.1 100% of it\n554 5.7.1 for good");
     let marks: Vec<_> = seen.iter().filter_map(|(_, delivery)| Some(delivery.as_ref()?.header("X-Judged"))).collect();
     assert_eq!(marks, [vec![], vec![], vec![], vec!["yes".to_owned()]]);
