@@ -25,6 +25,13 @@ impl Setting {
         Setting::of(Library::ours())
     }
 
+    /// The value of `LIBMILTER_OPTIONS` with this model and these further settings, if it is not empty.
+    pub(crate) fn options(&self, more: &str) -> Option<String> {
+        let model = self.model.map(|model| format!("model={model}"));
+        let settings: Vec<String> = model.into_iter().chain((!more.is_empty()).then(|| more.to_owned())).collect();
+        (!settings.is_empty()).then(|| settings.join(", "))
+    }
+
     fn of(library: &'static Library) -> Setting {
         Setting { library, model: None, linkage: Linkage::Shared }
     }

@@ -50,7 +50,7 @@ pub use mta::MtaConnection;
 pub use postfix::Postfix;
 pub use process::{Process, free_port, is_root};
 pub use program::{Program, Service, find};
-pub use recorder::{Event, Filter, recorder};
+pub use recorder::{Event, Filter, Surroundings, recorder};
 pub use rustix::process::{Pid, Signal, kill_process};
 pub use sendmail::Sendmail;
 pub use sink::{Delivery, Sink};

@@ -1,6 +1,6 @@
 //! Concurrency: decides when a session runs and on which thread, never what it does.
 //!
-//! A model gets a listener and a [`Service`] that makes sessions out of connections. It runs each session whenever
+//! A model gets listeners and a [`Service`] that makes sessions out of connections. It runs each session whenever
 //! something has arrived for it, never two steps of one session at once, and never has a session wait for the callback
 //! of another one.
 
@@ -12,13 +12,15 @@ mod threads;
 
 use std::io;
 use std::num::NonZero;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 pub(crate) use pool::Pool;
 pub(crate) use threads::Threads;
+
+use crate::sys::socket::Acceptor;
 
 /// One connection with an MTA, as far as a model has to know it.
 pub(crate) trait Session: Send + 'static {
@@ -83,8 +85,8 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// The sessions it makes.
     type Session: Session;
 
-    /// Takes one connection from the listener.
-    fn admit(self: &Arc<Self>, listener: BorrowedFd<'_>) -> Admission<Self::Session>;
+    /// Takes one connection from a listener.
+    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Self::Session>;
 
     /// How long a session may be silent; `None` is forever.
     fn timeout(&self) -> Option<Duration>;
@@ -120,7 +122,7 @@ pub(crate) enum Admission<Session> {
     Pause,
 }
 
-/// How long the listener is left alone when there are no descriptors for connections.
+/// How long listeners are left alone when there are no descriptors for connections.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a thread without work stays.
@@ -128,9 +130,9 @@ const RETIREMENT: Duration = Duration::from_secs(5);
 
 /// A way to run sessions.
 pub(crate) trait Model {
-    /// Serves connections until the service is to stop; closes the listener at once then, and returns when no callback
+    /// Serves connections until the service is to stop; closes the listeners at once then, and returns when no callback
     /// runs and no message is in progress, or the drain time is over. Sessions alive after that are served on.
-    fn run<V: Service>(service: Arc<V>, listener: OwnedFd) -> io::Result<()>;
+    fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()>;
 }
 
 /// Starts a thread that can run callbacks.

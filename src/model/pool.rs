@@ -22,7 +22,7 @@ mod slots;
 mod state;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -30,11 +30,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::habits::Habit;
-use self::state::{DISSOLVE, Done, Errands, Job, LISTENER, NUDGE, State, Then, Turn};
+use self::state::{DISSOLVE, Done, Errands, Job, LISTENERS, NUDGE, State, Then, Turn};
 use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, start_thread};
 use crate::sys::epoll::{Epoll, Events};
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
+use crate::sys::socket::Acceptor;
 use crate::sys::timer::Timer;
 use crate::sys::wake::{self, Wake};
 
@@ -75,21 +76,23 @@ struct After {
 type Guard<'a, V> = MutexGuard<'a, State<<V as Service>::Session>>;
 
 impl Model for Pool {
-    fn run<V: Service>(service: Arc<V>, listener: OwnedFd) -> io::Result<()> {
+    fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let epoll = Epoll::new()?;
         let dissolve = Wake::new()?;
         epoll.add_level(dissolve.as_fd(), DISSOLVE)?;
         let nudge = Wake::new()?;
         // Never read: each call is an edge.
         epoll.add_edge(nudge.as_fd(), NUDGE)?;
-        epoll.add_edge(listener.as_fd(), LISTENER)?;
+        for listener in &listeners {
+            epoll.add_edge(listener.as_fd(), LISTENERS)?;
+        }
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             epoll,
             dissolve,
             nudge,
             timer: Timer::new()?,
-            state: Mutex::new(State::new(listener, processors, service.threads())),
+            state: Mutex::new(State::new(listeners, processors, service.threads())),
             threads: Mutex::default(),
             habits: (0..V::Session::KINDS).map(|_| Habit::default()).collect(),
             service,
@@ -252,11 +255,11 @@ impl<V: Service> Shared<V> {
         state.end(done, now);
         let leads = state.leave_step(thread, started, now);
         if state.is_stopping() {
-            self.close_listener(&mut state);
+            self.close_listeners(&mut state);
             if state.is_quiet() || state.slots.sessions() == 0 {
                 self.timer.set(state.look_in(Duration::ZERO));
             }
-        } else if matches!(state.listener, state::Listener::Paused(..))
+        } else if matches!(state.listeners, state::Listeners::Paused(..))
             && let Some(delay) = state.next_look(now)
         {
             self.timer.set(delay);
@@ -277,19 +280,19 @@ impl<V: Service> Shared<V> {
                 next => Done::Served { token, session, hang_up, next },
             },
             Job::Expire { token, mut session } => Done::Over { token, exit: session.expire(pace) == Next::Exit },
-            Job::Admit(listener) => {
-                let then = self.admit(&listener);
-                Done::Admitted { listener, then }
+            Job::Admit(listeners) => {
+                let then = listeners.iter().map(|listener| self.admit(listener)).max().unwrap_or(Then::Wait);
+                Done::Admitted { listeners, then }
             }
         }
     }
 
-    fn admit(&self, listener: &OwnedFd) -> Then {
+    fn admit(&self, listener: &Acceptor) -> Then {
         for _ in 0..ADMISSIONS {
             if self.service.stopping() {
                 break;
             }
-            match self.service.admit(listener.as_fd()) {
+            match self.service.admit(listener) {
                 Admission::Session(session) => self.take_in(session),
                 Admission::Again => {}
                 Admission::Empty => return Then::Wait,
@@ -351,14 +354,14 @@ impl<V: Service> Shared<V> {
     fn stop_listening(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.stop(Instant::now());
-        self.close_listener(&mut state);
+        self.close_listeners(&mut state);
         drop(state);
         self.look_after();
     }
 
-    /// Closes the listener; while a leader takes connections that is left to the end of its step.
-    fn close_listener(&self, state: &mut Guard<'_, V>) {
-        if let Some(listener) = state.take_listener() {
+    /// Closes the listeners; while a leader takes connections that is left to the end of its step.
+    fn close_listeners(&self, state: &mut Guard<'_, V>) {
+        for listener in state.take_listeners() {
             // The program may have another descriptor for the socket, so closing ours is not enough.
             let _ = self.epoll.remove(listener.as_fd());
         }

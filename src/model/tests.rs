@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Admission, Model, Next, Pace, Service, Session};
-use crate::sys::socket;
+use crate::sys::socket::{self, Acceptor, Family};
 use crate::sys::wake::{self, Wake};
 
 /// The step waits at the gate before it echoes.
@@ -143,12 +143,12 @@ struct EchoService {
 impl Service for EchoService {
     type Session = Echo;
 
-    fn admit(self: &Arc<Self>, listener: BorrowedFd<'_>) -> Admission<Echo> {
+    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Echo> {
         std::thread::sleep(self.admission);
         if self.pauses.fetch_update(SeqCst, SeqCst, |pauses| pauses.checked_sub(1)).is_ok() {
             return Admission::Pause;
         }
-        match socket::accept(listener) {
+        match socket::accept(listener.as_fd()) {
             Ok(connection) => Admission::Session(Echo {
                 connection,
                 world: Arc::clone(&self.world),
@@ -205,8 +205,11 @@ impl Running {
         let number = TESTS.fetch_add(1, SeqCst);
         let directory = std::env::temp_dir().join(format!("libmilter-model-{}-{number}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
-        let listener: OwnedFd = UnixListener::bind(directory.join("s")).unwrap().into();
-        crate::sys::descriptor::set_blocking(listener.as_fd(), false).unwrap();
+        let listeners = ["s", "t"].map(|name| {
+            let socket: OwnedFd = UnixListener::bind(directory.join(name)).unwrap().into();
+            crate::sys::descriptor::set_blocking(socket.as_fd(), false).unwrap();
+            Acceptor { socket, family: Family::Local }
+        });
         let mut service = EchoService {
             world: Arc::default(),
             timeout: None,
@@ -221,7 +224,7 @@ impl Running {
         change(&mut service);
         let service = Arc::new(service);
         let of_model = Arc::clone(&service);
-        let model = Some(std::thread::spawn(move || M::run(of_model, listener)));
+        let model = Some(std::thread::spawn(move || M::run(of_model, listeners.into())));
         Running { service, directory, model }
     }
 
@@ -230,7 +233,11 @@ impl Running {
     }
 
     fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(self.directory.join("s")).unwrap();
+        self.connect_to("s")
+    }
+
+    fn connect_to(&self, listener: &str) -> UnixStream {
+        let stream = UnixStream::connect(self.directory.join(listener)).unwrap();
         // A test that fails should not hang.
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream
@@ -468,6 +475,16 @@ fn nothing_is_taken_after_the_end<M: Model>() {
     echo(&mut idle, b'y');
 }
 
+fn every_listener_is_served<M: Model>() {
+    let mut running = Running::start::<M>(|service| service.pauses = AtomicUsize::new(3));
+    let mut streams: Vec<UnixStream> = (0..40).map(|at| running.connect_to(["s", "t"][at % 2])).collect();
+    streams.iter_mut().for_each(|stream| echo(stream, b'x'));
+    running.stop();
+    running.join();
+    assert!(["s", "t"].iter().all(|name| UnixStream::connect(running.directory.join(name)).is_err()));
+    streams.iter_mut().for_each(|stream| echo(stream, b'y'));
+}
+
 fn streams_do_not_keep_others_waiting<M: Model>() {
     let running = Running::start::<M>(|_| {});
     let streams: Vec<UnixStream> = (0..8).map(|_| running.connect()).collect();
@@ -521,7 +538,7 @@ promises! {
     Pool: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_stop_waits_for_what_nobody_has_noticed a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends
-        nothing_is_taken_after_the_end streams_do_not_keep_others_waiting
+        nothing_is_taken_after_the_end every_listener_is_served streams_do_not_keep_others_waiting
         a_thread_that_has_to_end_costs_its_session_only no_more_threads_than_allowed;
 }
 
@@ -529,5 +546,5 @@ promises! {
     Threads: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
-        streams_do_not_keep_others_waiting a_thread_that_has_to_end_costs_its_session_only;
+        every_listener_is_served streams_do_not_keep_others_waiting a_thread_that_has_to_end_costs_its_session_only;
 }

@@ -1,7 +1,7 @@
 //! A thread for each connection, for its whole life. Threads are used again.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Admission, Model, Next, PAUSE, RETIREMENT, Service, Session, start_thread};
 use crate::sys::poll::{self, Interest};
+use crate::sys::socket::Acceptor;
 
 /// The model `threads`.
 pub(crate) struct Threads;
@@ -36,36 +37,50 @@ struct State<S> {
 }
 
 impl Model for Threads {
-    fn run<V: Service>(service: Arc<V>, listener: OwnedFd) -> io::Result<()> {
+    fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let shared = Arc::new(Shared {
             service,
             state: Mutex::new(State { waiting: Vec::new(), idle: 0, unfinished: 0, unsettled: 0, stopping: false }),
             handed: Condvar::new(),
             finished: Condvar::new(),
         });
-        let outcome = shared.accept(&listener);
-        drop(listener);
+        let outcome = shared.accept(&listeners);
+        drop(listeners);
         shared.drain();
         outcome
     }
 }
 
 impl<V: Service> Shared<V> {
-    fn accept(self: &Arc<Self>, listener: &OwnedFd) -> io::Result<()> {
+    fn accept(self: &Arc<Self>, listeners: &[Acceptor]) -> io::Result<()> {
         let stop = self.service.stop_descriptor();
         while !self.service.stopping() {
-            match self.service.admit(listener.as_fd()) {
-                Admission::Session(session) => self.hand(session),
-                Admission::Empty => {
-                    poll::wait([(listener.as_fd(), Interest::Read), (stop, Interest::Read)], None)?;
-                }
-                Admission::Again => {}
-                Admission::Pause => {
-                    poll::wait([(stop, Interest::Read)], Some(PAUSE))?;
-                }
+            if self.take(listeners) {
+                poll::wait([(stop, Interest::Read)], Some(PAUSE))?;
+            } else {
+                poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain([stop]), None)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes all connections that wait; true if a pause is due before the next.
+    fn take(self: &Arc<Self>, listeners: &[Acceptor]) -> bool {
+        let mut pause = false;
+        for listener in listeners {
+            while !self.service.stopping() {
+                match self.service.admit(listener) {
+                    Admission::Session(session) => self.hand(session),
+                    Admission::Again => {}
+                    Admission::Empty => break,
+                    Admission::Pause => {
+                        pause = true;
+                        break;
+                    }
+                }
+            }
+        }
+        pause
     }
 
     /// Gives a session to a thread that has none, or to a new one.

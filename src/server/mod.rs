@@ -14,6 +14,7 @@ mod service;
 mod session;
 mod settings;
 mod signals;
+mod socket_file;
 mod stop;
 
 use std::ffi::{CStr, c_int};

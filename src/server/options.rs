@@ -5,12 +5,14 @@
 //! administrator's word wins over the program's. What is not understood keeps the filter from starting: half a
 //! configuration is worse than none.
 
+use std::ffi::CString;
 use std::fmt;
 use std::num::NonZero;
 use std::time::Duration;
 
 use milter_protocol::Steps;
 
+use super::socket_file::{Replace, Wanted};
 use crate::sys::process;
 
 /// The settings of one run.
@@ -22,6 +24,12 @@ pub(super) struct Options {
     pub(super) threads: Option<NonZero<u16>>,
     /// How long a stop waits for callbacks and messages in progress.
     pub(super) drain: Duration,
+    /// Where to listen besides the place that the program names.
+    pub(super) listen: Vec<CString>,
+    /// How sockets appear in the file system, and disappear.
+    pub(super) socket_file: Wanted,
+    /// Whether HUP, TERM and INT are the library's.
+    pub(super) take_signals: bool,
     /// The no-reply steps that the filter's author promises.
     pub(super) no_reply: Steps,
 }
@@ -84,6 +92,71 @@ const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "listen",
+        values: "a socket description, such as inet6:8891@[::1]; given again, it adds another one",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.listen.push(CString::new(value).ok().filter(|value| !value.is_empty())?);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-mode",
+        values: "permission bits in octal, such as 0660",
+        who: Who::Anybody,
+        set: |options, value| {
+            let mode = u16::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o777)?;
+            options.socket_file.mode = Some(mode);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-owner",
+        values: "the name or number of a user",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.socket_file.owner = Some(account(value)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-group",
+        values: "the name or number of a group",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.socket_file.group = Some(account(value)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-replace",
+        values: "never, stale or always",
+        who: Who::Anybody,
+        set: |options, value| {
+            let words = [("never", Replace::Never), ("stale", Replace::Stale), ("always", Replace::Always)];
+            options.socket_file.replace = Some(word(value, &words)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-remove",
+        values: "yes or no",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.socket_file.remove = Some(word(value, &[("yes", true), ("no", false)])?);
+            Some(())
+        },
+    },
+    Row {
+        name: "signals",
+        values: "take or leave",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.take_signals = word(value, &[("take", true), ("leave", false)])?;
+            Some(())
+        },
+    },
+    Row {
         name: "noreply",
         values: "all, or some of connect, helo, mail, rcpt, data, unknown, header, eoh and body with commas between them",
         who: Who::Author,
@@ -93,6 +166,16 @@ const ROWS: &[Row] = &[
         },
     },
 ];
+
+/// Who it is, is looked up when the socket is opened.
+fn account(value: &str) -> Option<String> {
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// What one of a few words stands for.
+fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Option<T> {
+    words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning)
+}
 
 fn seconds(value: &str) -> Option<Duration> {
     value.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
@@ -131,6 +214,9 @@ impl Options {
         model: if cfg!(target_os = "linux") { ModelName::Pool } else { ModelName::Threads },
         threads: None,
         drain: Duration::from_secs(5),
+        listen: Vec::new(),
+        socket_file: Wanted::NOTHING,
+        take_signals: true,
         no_reply: Steps::empty(),
     };
 

@@ -45,21 +45,24 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         _ => explain("smfi_main cannot begin")(error),
     })?;
     log_panics();
-    let signals = Signals::take().map_err(explain("Couldn't start signal thread"))?;
-    let Listener { socket, family, leave } = settings::take_listener().ok_or_else(|| Told(process::errno()))?;
+    let signals =
+        plan.options.take_signals.then(Signals::take).transpose().map_err(explain("Couldn't start signal thread"))?;
+    let listeners = settings::take_listeners().ok_or_else(|| Told(process::errno()))?;
+    let (acceptors, leaves): (Vec<_>, Vec<_>) =
+        listeners.into_iter().map(|Listener { acceptor, leave }| (acceptor, leave)).unzip();
     let model = plan.options.model;
-    let server = Arc::new(Server::new(plan, family, Arc::clone(&run.wake)));
+    let server = Arc::new(Server::new(plan, Arc::clone(&run.wake)));
     let outcome = match model {
         #[cfg(target_os = "linux")]
-        ModelName::Pool => crate::model::Pool::run(Arc::clone(&server), socket),
+        ModelName::Pool => crate::model::Pool::run(Arc::clone(&server), acceptors),
         #[cfg(not(target_os = "linux"))]
         ModelName::Pool => unreachable!("not among the options of this system"),
-        ModelName::Threads => Threads::run(Arc::clone(&server), socket),
+        ModelName::Threads => Threads::run(Arc::clone(&server), acceptors),
     };
-    if let Some(leave) = leave
-        && let Err(error) = leave.take()
-    {
-        explain("cannot leave the socket as it should be")(error);
+    for leave in leaves.into_iter().flatten() {
+        if let Err(error) = leave.take() {
+            explain("cannot leave the socket as it should be")(error);
+        }
     }
     server.end();
     drop(signals);

@@ -17,7 +17,7 @@ use super::session::Session;
 use super::settings::Plan;
 use super::stop;
 use crate::model::{Admission, Service};
-use crate::sys::socket::{self, Family};
+use crate::sys::socket::{self, Acceptor, Family};
 use crate::sys::stdio;
 use crate::sys::wake::Wake;
 
@@ -25,7 +25,6 @@ use crate::sys::wake::Wake;
 pub(crate) struct Server {
     plan: Plan,
     profile: Profile,
-    family: Family,
     /// Readable from the moment the run is to stop.
     wake: Arc<Wake>,
     sessions: AtomicU64,
@@ -42,11 +41,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(plan: Plan, family: Family, wake: Arc<Wake>) -> Self {
+    pub(super) fn new(plan: Plan, wake: Arc<Wake>) -> Self {
         Server {
             profile: Profile { promised: plan.options.no_reply, ..plan.filter.profile() },
             plan,
-            family,
             wake,
             sessions: AtomicU64::new(0),
             limiter: Limiter::new(),
@@ -64,7 +62,7 @@ impl Server {
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
         let options = super::options::Options::DEFAULT;
         let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0, options };
-        Server::new(plan, Family::Local, Arc::new(Wake::new().unwrap()))
+        Server::new(plan, Arc::new(Wake::new().unwrap()))
     }
 
     /// Notes that the run is over; some sessions may not be.
@@ -120,8 +118,8 @@ impl Server {
         }
     }
 
-    fn open(self: &Arc<Self>, connection: OwnedFd) -> Session {
-        if self.family == Family::Internet {
+    fn open(self: &Arc<Self>, connection: OwnedFd, family: Family) -> Session {
+        if family == Family::Internet {
             let told = |what| move |error: &io::Error| self.report(Level::Warning, format_args!("{what}: {error}"));
             let _ = socket::set_keep_alive(connection.as_fd()).inspect_err(told("keepalive on a connection failed"));
             let _ = socket::set_no_delay(connection.as_fd()).inspect_err(told("no delay on a connection failed"));
@@ -134,9 +132,9 @@ impl Server {
 impl Service for Server {
     type Session = Session;
 
-    fn admit(self: &Arc<Self>, listener: BorrowedFd<'_>) -> Admission<Session> {
-        let error = match socket::accept(listener) {
-            Ok(connection) => return Admission::Session(self.open(connection)),
+    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Session> {
+        let error = match socket::accept(listener.as_fd()) {
+            Ok(connection) => return Admission::Session(self.open(connection, listener.family)),
             Err(error) => error,
         };
         match error.raw_os_error() {

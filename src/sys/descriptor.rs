@@ -1,8 +1,6 @@
-//! Descriptors: ownership of fresh ones, and what they are.
+//! Descriptors: ownership of fresh ones, and their flags.
 
-use std::ffi::CStr;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
@@ -55,43 +53,6 @@ pub(crate) fn set_blocking(file: BorrowedFd<'_>, blocking: bool) -> io::Result<(
 fn status_flags(file: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     // SAFETY: no memory is involved.
     check(unsafe { libc::fcntl(number(file), libc::F_GETFL) })
-}
-
-/// What a path or descriptor refers to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
-    device: u64,
-    inode: u64,
-    is_socket: bool,
-}
-
-impl Identity {
-    /// Whether it is a socket.
-    pub(crate) fn is_socket(&self) -> bool {
-        self.is_socket
-    }
-
-    /// What is at `path`, not following a link there.
-    pub(crate) fn of_path(path: &CStr) -> io::Result<Self> {
-        let mut status = MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: `path` is NUL-terminated, `status` has room for one stat structure.
-        check(unsafe { libc::lstat(path.as_ptr(), status.as_mut_ptr()) })?;
-        // SAFETY: lstat succeeded and so filled the structure.
-        let status = unsafe { status.assume_init() };
-        // The widths of these fields differ from system to system.
-        #[allow(clippy::unnecessary_cast)]
-        Ok(Identity {
-            device: status.st_dev as u64,
-            inode: status.st_ino as u64,
-            is_socket: status.st_mode & libc::S_IFMT == libc::S_IFSOCK,
-        })
-    }
-}
-
-/// Removes a path.
-pub(crate) fn unlink(path: &CStr) -> io::Result<()> {
-    // SAFETY: `path` is NUL-terminated.
-    check(unsafe { libc::unlink(path.as_ptr()) }).map(drop)
 }
 
 /// Writes to a descriptor that may be closed meanwhile; usable in signal handlers.

@@ -3,9 +3,11 @@
 //! Every descriptor made here is close-on-exec from the start and never lands on 0, 1 or 2: a program that has closed
 //! its standard streams would otherwise write its messages into a mail session.
 
+pub(crate) mod accounts;
 pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
+pub(crate) mod file;
 pub(crate) mod names;
 pub(crate) mod poll;
 pub(crate) mod process;

@@ -32,17 +32,7 @@ pub(crate) fn bind(place: &Place<'_>) -> io::Result<OwnedFd> {
     match place {
         Place::Path(path) => {
             let socket = stream(libc::AF_UNIX)?;
-            // SAFETY: all-zero octets are a valid sockaddr_un.
-            let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-            address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-            let path = path.to_bytes();
-            if path.len() > MAX_PATH {
-                return Err(io::ErrorKind::InvalidFilename.into());
-            }
-            for (to, from) in address.sun_path.iter_mut().zip(path) {
-                *to = *from as libc::c_char;
-            }
-            bind_to(&socket, &address)?;
+            bind_to(&socket, &local_address(path)?)?;
             Ok(socket)
         }
         Place::Address(SocketAddr::V4(wanted)) => {
@@ -68,6 +58,38 @@ pub(crate) fn bind(place: &Place<'_>) -> io::Result<OwnedFd> {
             bind_to(&socket, &address)?;
             Ok(socket)
         }
+    }
+}
+
+fn local_address(path: &CStr) -> io::Result<libc::sockaddr_un> {
+    // SAFETY: all-zero octets are a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let path = path.to_bytes();
+    if path.len() > MAX_PATH {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(path) {
+        *to = *from as libc::c_char;
+    }
+    Ok(address)
+}
+
+/// Whether somebody listens on the stream socket at `path`, found by connecting.
+pub(crate) fn is_answered(path: &CStr) -> io::Result<bool> {
+    let address = local_address(path)?;
+    let socket = stream(libc::AF_UNIX)?;
+    // A full backlog is an answer, too: nothing to wait for.
+    super::descriptor::set_blocking(socket.as_fd(), false)?;
+    let len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address is readable for its whole size.
+    match check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) }) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => Ok(false),
+            Some(libc::EAGAIN | libc::EINPROGRESS) => Ok(true),
+            _ => Err(error),
+        },
     }
 }
 
@@ -124,6 +146,19 @@ impl Family {
             libc::AF_INET | libc::AF_INET6 => Family::Internet,
             _ => Family::Local,
         }
+    }
+}
+
+/// A socket that connections are taken from.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) socket: OwnedFd,
+    pub(crate) family: Family,
+}
+
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

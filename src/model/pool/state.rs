@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::num::NonZero;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use parking_lot::Condvar;
 
 use super::slots::{Slots, Token};
 use crate::model::{Next, PAUSE, Session};
+use crate::sys::socket::Acceptor;
 
 /// How long a step may last before its leader is detached, while callbacks are quick.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1);
@@ -28,13 +28,13 @@ const BACKLOG: Duration = Duration::from_micros(100);
 const LONG_STEP: Duration = Duration::from_micros(60);
 
 /// What events are reported with besides the tokens of sessions.
-pub(super) const LISTENER: u64 = u64::MAX;
+pub(super) const LISTENERS: u64 = u64::MAX;
 pub(super) const DISSOLVE: u64 = u64::MAX - 1;
 pub(super) const NUDGE: u64 = u64::MAX - 2;
 
 pub(super) struct State<S> {
     pub(super) slots: Slots<S>,
-    pub(super) listener: Listener,
+    pub(super) listeners: Listeners,
     /// Leaders at most: as many as can run at once.
     processors: usize,
     /// Threads at most, whatever they do.
@@ -76,7 +76,7 @@ pub(super) enum Job<S> {
         token: Token,
         session: S,
     },
-    Admit(OwnedFd),
+    Admit(Vec<Acceptor>),
 }
 
 /// What came of a job.
@@ -93,28 +93,30 @@ pub(super) enum Done<S> {
         exit: bool,
     },
     Admitted {
-        listener: OwnedFd,
+        listeners: Vec<Acceptor>,
         then: Then,
     },
 }
 
-/// What to do with a listener after connections were taken from it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What to do with the listeners after connections were taken from them.
+/// The last of these wins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Then {
     Wait,
     GoOn,
     Pause,
 }
 
-pub(super) enum Listener {
+/// The listeners, which are always together.
+pub(super) enum Listeners {
     /// Waiting for an edge.
-    Idle(OwnedFd),
+    Idle(Vec<Acceptor>),
     /// A leader takes connections, or will; `again` says that an edge came meanwhile.
     Busy {
         again: bool,
     },
     /// Left alone until the time given.
-    Paused(OwnedFd, Instant),
+    Paused(Vec<Acceptor>, Instant),
     Closed,
 }
 
@@ -160,11 +162,11 @@ pub(super) struct Errands {
 }
 
 impl<S: Session> State<S> {
-    pub(super) fn new(listener: OwnedFd, processors: usize, limit: Option<NonZero<u16>>) -> Self {
+    pub(super) fn new(listeners: Vec<Acceptor>, processors: usize, limit: Option<NonZero<u16>>) -> Self {
         let limit = limit.map_or(usize::MAX, |limit| limit.get().into());
         State {
             slots: Slots::new(),
-            listener: Listener::Idle(listener),
+            listeners: Listeners::Idle(listeners),
             processors: processors.min(limit),
             limit,
             threads: 0,
@@ -187,7 +189,7 @@ impl<S: Session> State<S> {
 
     /// Takes note of an event: what was idle becomes ready, what is in a step gets another one.
     pub(super) fn note(&mut self, token: u64, hang_up: bool) {
-        if token == LISTENER {
+        if token == LISTENERS {
             self.note_connection();
         } else if token != DISSOLVE
             && token != NUDGE
@@ -200,12 +202,12 @@ impl<S: Session> State<S> {
     }
 
     fn note_connection(&mut self) {
-        self.listener = match std::mem::replace(&mut self.listener, Listener::Closed) {
-            Listener::Idle(listener) => {
-                self.ready.push_back(Job::Admit(listener));
-                Listener::Busy { again: false }
+        self.listeners = match std::mem::replace(&mut self.listeners, Listeners::Closed) {
+            Listeners::Idle(listeners) => {
+                self.ready.push_back(Job::Admit(listeners));
+                Listeners::Busy { again: false }
             }
-            Listener::Busy { .. } => Listener::Busy { again: true },
+            Listeners::Busy { .. } => Listeners::Busy { again: true },
             other => other,
         };
     }
@@ -258,15 +260,15 @@ impl<S: Session> State<S> {
                     self.ready.push_back(Job::Serve { token, session, hang_up, continued: true });
                 }
             },
-            Done::Admitted { listener, then } => {
-                let again = matches!(self.listener, Listener::Busy { again: true });
-                self.listener = match then {
-                    _ if self.stopping => Listener::Idle(listener),
-                    Then::Pause => Listener::Paused(listener, now + PAUSE),
-                    Then::Wait if !again => Listener::Idle(listener),
+            Done::Admitted { listeners, then } => {
+                let again = matches!(self.listeners, Listeners::Busy { again: true });
+                self.listeners = match then {
+                    _ if self.stopping => Listeners::Idle(listeners),
+                    Then::Pause => Listeners::Paused(listeners, now + PAUSE),
+                    Then::Wait if !again => Listeners::Idle(listeners),
                     Then::Wait | Then::GoOn => {
-                        self.ready.push_back(Job::Admit(listener));
-                        Listener::Busy { again: false }
+                        self.ready.push_back(Job::Admit(listeners));
+                        Listeners::Busy { again: false }
                     }
                 };
             }
@@ -435,17 +437,17 @@ impl<S: Session> State<S> {
 
     // ---- the manager
 
-    /// Detaches leaders that are in one step for too long, ends a pause of the listener, and sees that somebody leads.
+    /// Detaches leaders that are in one step for too long, ends a pause of the listeners, and sees that somebody leads.
     pub(super) fn look_after(&mut self, now: Instant) -> Errands {
         let delay = self.delay(now);
         let in_step = self.steps.len();
         self.steps.retain(|step| now.saturating_duration_since(step.since) < delay);
         let detached = in_step - self.steps.len();
         self.leaders -= detached;
-        if matches!(&self.listener, Listener::Paused(_, until) if *until <= now)
-            && let Listener::Paused(listener, _) = std::mem::replace(&mut self.listener, Listener::Closed)
+        if matches!(&self.listeners, Listeners::Paused(_, until) if *until <= now)
+            && let Listeners::Paused(listeners, _) = std::mem::replace(&mut self.listeners, Listeners::Closed)
         {
-            self.listener = Listener::Idle(listener);
+            self.listeners = Listeners::Idle(listeners);
             self.note_connection();
         }
         let errands = self.replace(detached);
@@ -457,8 +459,8 @@ impl<S: Session> State<S> {
     pub(super) fn next_look(&mut self, now: Instant) -> Option<Duration> {
         let delay = self.delay(now);
         let step = self.steps.iter().map(|step| step.since + delay).min();
-        let pause = match &self.listener {
-            Listener::Paused(_, until) => Some(*until),
+        let pause = match &self.listeners {
+            Listeners::Paused(_, until) => Some(*until),
             _ => None,
         };
         let next = step.into_iter().chain(pause).min()?;
@@ -491,16 +493,16 @@ impl<S: Session> State<S> {
 
     /// Whether a stop has nothing to wait for.
     pub(super) fn is_quiet(&self) -> bool {
-        self.unfinished == 0 && matches!(self.listener, Listener::Closed)
+        self.unfinished == 0 && matches!(self.listeners, Listeners::Closed)
     }
 
-    /// Takes the listener out unless a leader has it.
-    pub(super) fn take_listener(&mut self) -> Option<OwnedFd> {
-        match std::mem::replace(&mut self.listener, Listener::Closed) {
-            Listener::Idle(listener) | Listener::Paused(listener, _) => Some(listener),
+    /// Takes the listeners out unless a leader has them.
+    pub(super) fn take_listeners(&mut self) -> Vec<Acceptor> {
+        match std::mem::replace(&mut self.listeners, Listeners::Closed) {
+            Listeners::Idle(listeners) | Listeners::Paused(listeners, _) => listeners,
             other => {
-                self.listener = other;
-                None
+                self.listeners = other;
+                Vec::new()
             }
         }
     }
