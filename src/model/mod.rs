@@ -40,6 +40,9 @@ pub(crate) trait Session: Send + 'static {
     /// Ends the session because nothing has arrived in time.
     fn expire(&mut self, pace: &mut dyn Pace) -> Next;
 
+    /// Whether the peer has said who it is, as far as that matters.
+    fn is_introduced(&self) -> bool;
+
     /// Whether a message is in progress, for which a stop waits.
     fn in_message(&self) -> bool;
 }
@@ -88,6 +91,13 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// Takes one connection from a listener.
     fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Self::Session>;
 
+    /// Told by the loop that takes connections or events that it turns, each time before it waits. Says how long that may
+    /// be at most.
+    fn turn(&self) -> Option<Duration>;
+
+    /// How long a new connection may take to introduce itself; `None` is as long as any silence.
+    fn introduction(&self) -> Option<Duration>;
+
     /// How long a session may be silent; `None` is forever.
     fn timeout(&self) -> Option<Duration>;
 
@@ -118,12 +128,17 @@ pub(crate) enum Admission<Session> {
     Empty,
     /// None was taken, the next attempt may do.
     Again,
-    /// None can be taken at the moment: wait [`PAUSE`] before the next attempt.
+    /// None can be taken at the moment: wait [`PAUSE`] before the next attempt, or until a session has ended.
     Pause,
 }
 
-/// How long listeners are left alone when there are no descriptors for connections.
+/// How long listeners are left alone when no connections can be taken.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The shorter of two limits, where `None` is none.
+fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
 
 /// How long a thread without work stays.
 const RETIREMENT: Duration = Duration::from_secs(5);

@@ -31,7 +31,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::habits::Habit;
 use self::state::{DISSOLVE, Done, Errands, Job, LISTENERS, NUDGE, State, Then, Turn};
-use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, start_thread};
+use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, sooner, start_thread};
 use crate::sys::epoll::{Epoll, Events};
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
@@ -209,18 +209,18 @@ impl<V: Service> Shared<V> {
 
     /// Fetches events and makes ready what they are for; `wait` says to wait for some.
     fn poll<'a>(self: &'a Arc<Self>, mut state: Guard<'a, V>, events: &mut Events, wait: bool) -> Guard<'a, V> {
-        let timeout = self.service.timeout();
-        let limit = match (wait, timeout) {
-            (false, _) => Some(Duration::ZERO),
-            (true, None) => None,
-            // A session that falls silent meanwhile cannot expire before a whole timeout has passed.
-            (true, Some(timeout)) => Some(match state.slots.silent_since() {
-                Some(since) => (since + timeout).saturating_duration_since(Instant::now()),
-                None => timeout,
-            }),
+        let (timeout, introduction) = (self.service.timeout(), self.service.introduction());
+        // A session that falls silent, or comes, meanwhile cannot expire before a whole timeout has passed.
+        let left = |timeout: Duration, since: Option<Instant>| match since {
+            Some(since) => (since + timeout).saturating_duration_since(Instant::now()),
+            None => timeout,
         };
+        let silence = timeout.map(|timeout| left(timeout, state.slots.silent_since()));
+        let strangeness = introduction.map(|timeout| left(timeout, state.stranger_since()));
         state.begin_poll();
         drop(state);
+        let turn = self.service.turn();
+        let limit = if wait { sooner(turn, sooner(silence, strangeness)) } else { Some(Duration::ZERO) };
         let events = self.epoll.wait(events, limit).inspect_err(|error| self.service.broken(error));
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -231,6 +231,9 @@ impl<V: Service> Shared<V> {
         }
         if let Some(timeout) = timeout {
             state.expire(now, timeout);
+        }
+        if let Some(timeout) = introduction {
+            state.expire_strangers(now, timeout);
         }
         state
     }
@@ -303,7 +306,7 @@ impl<V: Service> Shared<V> {
     }
 
     fn take_in(&self, session: V::Session) {
-        let token = self.state.lock().reserve();
+        let token = self.state.lock().reserve(self.service.introduction().map(|_| Instant::now()));
         let done = match self.epoll.add_edge(session.connection(), token.into()) {
             Ok(()) => Done::Served { token, session, hang_up: false, next: Next::Wait },
             Err(error) => {

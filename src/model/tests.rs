@@ -20,6 +20,8 @@ const BLOCK: u8 = b'B';
 /// A message begins, and ends.
 const BEGIN: u8 = b'(';
 const END: u8 = b')';
+/// The peer introduces itself.
+const HELLO: u8 = b'H';
 /// The session and its thread end.
 const EXIT: u8 = 0xff;
 
@@ -27,6 +29,7 @@ struct Echo {
     connection: OwnedFd,
     world: Arc<World>,
     in_step: Arc<AtomicBool>,
+    introduced: bool,
     in_message: bool,
 }
 
@@ -86,6 +89,7 @@ impl Session for Echo {
                         }
                         BEGIN => self.in_message = true,
                         END => self.in_message = false,
+                        HELLO => self.introduced = true,
                         EXIT => {
                             self.world.exited.lock().push(std::thread::current().id());
                             return Next::Exit;
@@ -114,6 +118,10 @@ impl Session for Echo {
         Next::End
     }
 
+    fn is_introduced(&self) -> bool {
+        self.introduced
+    }
+
     fn in_message(&self) -> bool {
         self.in_message
     }
@@ -127,6 +135,9 @@ impl Drop for Echo {
 
 struct EchoService {
     world: Arc<World>,
+    turns: AtomicUsize,
+    turn_at_least: Option<Duration>,
+    introduction: Option<Duration>,
     timeout: Option<Duration>,
     drain: Duration,
     stop: Wake,
@@ -153,10 +164,20 @@ impl Service for EchoService {
                 connection,
                 world: Arc::clone(&self.world),
                 in_step: Arc::default(),
+                introduced: false,
                 in_message: false,
             }),
             Err(_) => Admission::Empty,
         }
+    }
+
+    fn turn(&self) -> Option<Duration> {
+        self.turns.fetch_add(1, SeqCst);
+        self.turn_at_least
+    }
+
+    fn introduction(&self) -> Option<Duration> {
+        self.introduction
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -212,6 +233,9 @@ impl Running {
         });
         let mut service = EchoService {
             world: Arc::default(),
+            turns: AtomicUsize::new(0),
+            turn_at_least: None,
+            introduction: None,
             timeout: None,
             drain: Duration::from_secs(60),
             stop: Wake::new().unwrap(),
@@ -449,6 +473,52 @@ fn silent_sessions_expire<M: Model>() {
     echo(&mut talkative, b'x');
 }
 
+fn strangers_do_not_stay<M: Model>() {
+    const LIMIT: Duration = Duration::from_millis(300);
+    let running = Running::start::<M>(|service| service.introduction = Some(LIMIT));
+    let mut known = running.connect();
+    echo(&mut known, HELLO);
+    let start = Instant::now();
+    let (mut silent, mut talkative) = (running.connect(), running.connect());
+    let ends = |stream: &mut UnixStream| matches!(stream.read(&mut [0]), Ok(0) | Err(_));
+    while talkative.write_all(b"x").is_ok() && !ends(&mut talkative) {
+        assert!(start.elapsed() < 20 * LIMIT, "talking is not enough");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(ends(&mut silent));
+    assert!(start.elapsed() >= LIMIT);
+    echo(&mut known, b'x');
+    assert_eq!(running.world().expired.load(SeqCst), 2);
+}
+
+fn the_loop_turns_when_idle<M: Model>() {
+    const INTERVAL: Duration = Duration::from_millis(20);
+    let running = Running::start::<M>(|service| service.turn_at_least = Some(INTERVAL));
+    echo(&mut running.connect(), b'x');
+    let before = running.service.turns.load(SeqCst);
+    let start = Instant::now();
+    std::thread::sleep(20 * INTERVAL);
+    let turns = running.service.turns.load(SeqCst) - before;
+    let most = start.elapsed().div_duration_f32(INTERVAL) as usize * 2 + 8;
+    assert!((5..most).contains(&turns), "{turns} in {:?}", start.elapsed());
+}
+
+/// A session that ends makes room before the pause is over.
+fn the_end_of_a_session_ends_a_pause<M: Model>() {
+    let running = Running::start::<M>(|_| {});
+    let start = Instant::now();
+    for _ in 0..20 {
+        let mut first = running.connect();
+        echo(&mut first, b'x');
+        running.service.pauses.store(1, SeqCst);
+        let mut second = running.connect();
+        eventually("a pause", || running.service.pauses.load(SeqCst) == 0);
+        drop(first);
+        echo(&mut second, b'x');
+    }
+    assert!(start.elapsed() < 20 * super::PAUSE, "{:?}", start.elapsed());
+}
+
 fn a_pause_of_the_listener_ends<M: Model>() {
     let running = Running::start::<M>(|service| service.pauses = AtomicUsize::new(3));
     let mut waiting = running.connect();
@@ -538,7 +608,7 @@ promises! {
     Pool: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_stop_waits_for_what_nobody_has_noticed a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends
-        nothing_is_taken_after_the_end every_listener_is_served streams_do_not_keep_others_waiting
+        nothing_is_taken_after_the_end every_listener_is_served strangers_do_not_stay the_loop_turns_when_idle the_end_of_a_session_ends_a_pause streams_do_not_keep_others_waiting
         a_thread_that_has_to_end_costs_its_session_only no_more_threads_than_allowed;
 }
 
@@ -546,5 +616,5 @@ promises! {
     Threads: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
-        every_listener_is_served streams_do_not_keep_others_waiting a_thread_that_has_to_end_costs_its_session_only;
+        every_listener_is_served strangers_do_not_stay the_loop_turns_when_idle the_end_of_a_session_ends_a_pause streams_do_not_keep_others_waiting a_thread_that_has_to_end_costs_its_session_only;
 }

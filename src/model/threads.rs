@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Admission, Model, Next, PAUSE, RETIREMENT, Service, Session, start_thread};
+use super::{Admission, Model, Next, PAUSE, RETIREMENT, Service, Session, sooner, start_thread};
 use crate::sys::poll::{self, Interest};
 use crate::sys::socket::Acceptor;
+use crate::sys::wake::{self, Wake};
 
 /// The model `threads`.
 pub(crate) struct Threads;
@@ -21,6 +22,8 @@ struct Shared<V: Service> {
     handed: Condvar,
     /// A step or message has ended while stopping.
     finished: Condvar,
+    /// A session has ended while no connections could be taken.
+    freed: Wake,
 }
 
 struct State<S> {
@@ -33,6 +36,8 @@ struct State<S> {
     /// Sessions that have not served, since the stop, what they had received before: a peer that has said its last word
     /// is not merely open.
     unsettled: usize,
+    /// No connections can be taken until a session ends.
+    paused: bool,
     stopping: bool,
 }
 
@@ -40,9 +45,17 @@ impl Model for Threads {
     fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let shared = Arc::new(Shared {
             service,
-            state: Mutex::new(State { waiting: Vec::new(), idle: 0, unfinished: 0, unsettled: 0, stopping: false }),
+            state: Mutex::new(State {
+                waiting: Vec::new(),
+                idle: 0,
+                unfinished: 0,
+                unsettled: 0,
+                paused: false,
+                stopping: false,
+            }),
             handed: Condvar::new(),
             finished: Condvar::new(),
+            freed: Wake::new()?,
         });
         let outcome = shared.accept(&listeners);
         drop(listeners);
@@ -55,10 +68,15 @@ impl<V: Service> Shared<V> {
     fn accept(self: &Arc<Self>, listeners: &[Acceptor]) -> io::Result<()> {
         let stop = self.service.stop_descriptor();
         while !self.service.stopping() {
-            if self.take(listeners) {
-                poll::wait([(stop, Interest::Read)], Some(PAUSE))?;
+            let pause = self.take(listeners);
+            let limit = self.service.turn();
+            if pause {
+                self.state.lock().paused = true;
+                poll::wait_for_any([self.freed.as_fd(), stop], sooner(limit, Some(PAUSE)))?;
+                self.state.lock().paused = false;
+                self.freed.clear();
             } else {
-                poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain([stop]), None)?;
+                poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain([stop]), limit)?;
             }
         }
         Ok(())
@@ -137,12 +155,16 @@ impl<V: Service> Shared<V> {
         let stop = (self.service.stop_descriptor(), Interest::Read);
         let mut in_message = false;
         let mut settled = false;
+        let expiry = self.service.introduction().map(|limit| Instant::now() + limit);
         loop {
             let connection = (session.connection(), Interest::Read);
-            let ready = if settled {
-                poll::wait([connection], self.service.timeout()).map(|[readable]| [readable, false])
-            } else {
-                poll::wait([connection, stop], self.service.timeout())
+            let left = expiry.filter(|_| !session.is_introduced());
+            let left = left.map(|expiry| expiry.saturating_duration_since(Instant::now()));
+            let limit = sooner(left, self.service.timeout());
+            let ready = match limit {
+                Some(Duration::ZERO) => Ok([false, false]),
+                _ if settled => poll::wait([connection], limit).map(|[readable]| [readable, false]),
+                _ => poll::wait([connection, stop], limit),
             };
             self.begin_step(in_message);
             let was_settled = settled;
@@ -156,6 +178,9 @@ impl<V: Service> Shared<V> {
             };
             if next.is_over() {
                 drop(session);
+                if self.state.lock().paused {
+                    wake::call(self.freed.number());
+                }
                 self.end_step(false, !was_settled);
                 return next;
             }

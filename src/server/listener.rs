@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use super::description::{Description, DescriptionError};
 use super::socket_file::{Replace, SocketFile, Wanted};
 use crate::sys::descriptor;
-use crate::sys::socket::{self, Acceptor, Family, Place};
+use crate::sys::socket::{self, Acceptor, Bound, Family, Place};
 
 /// A listening socket.
 pub(super) struct Listener {
@@ -87,6 +87,7 @@ impl Listener {
                 (socket, Family::Internet, None)
             }
             Description::Descriptor(number) => adopt(*number, backlog)?,
+            Description::Passed(_) => unreachable!("names are resolved to numbers before"),
         };
         descriptor::set_blocking(socket.as_fd(), false)?;
         Ok(Listener { acceptor: Acceptor { socket, family }, leave })
@@ -107,10 +108,15 @@ fn adopt(number: RawFd, backlog: libc::c_int) -> Result<(OwnedFd, Family, Option
     let explain = |what| move |error: io::Error| OpenError::new(format!("fd:{number} {what}: {error}"), error);
     let socket = descriptor::duplicate_raw(number).map_err(explain("is not open"))?;
     descriptor::set_close_on_exec(number)?;
-    let family = socket::stream_family(socket.as_fd()).map_err(explain("is not a socket"))?.ok_or_else(|| {
-        let cause = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
-        OpenError::new(format!("fd:{number} is not a stream socket"), cause)
-    })?;
+    let refuse = |what, cause| OpenError::new(format!("fd:{number} {what}"), io::Error::from_raw_os_error(cause));
+    let family = match socket::bound_to(&socket).map_err(explain("is not a socket"))? {
+        None => return Err(refuse("is not a stream socket", libc::EOPNOTSUPP)),
+        Some(Bound::Address { address, .. }) if address.port() == 0 => {
+            return Err(refuse("is not bound to an address", libc::EDESTADDRREQ));
+        }
+        Some(Bound::Address { .. }) => Family::Internet,
+        Some(Bound::Path(_) | Bound::Elsewhere) => Family::Local,
+    };
     socket::listen(socket.as_fd(), backlog).map_err(explain("cannot listen"))?;
     let blocking = descriptor::is_blocking(socket.as_fd())?;
     let leave = blocking.then(|| descriptor::duplicate(&socket)).transpose()?.map(Leave::Blocking);

@@ -3,11 +3,14 @@
 //! State of the process lives in [`settings`] and [`mod@stop`] and nowhere else. A [`service::Server`] is made of the
 //! settings by [`run()`] and belongs to that one run.
 
+mod activation;
+mod admission;
 mod buffer;
 mod context;
 mod description;
 mod listener;
 mod log;
+mod notifier;
 mod options;
 mod run;
 mod service;

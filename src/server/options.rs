@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use milter_protocol::Steps;
 
+use super::admission::Limits;
 use super::socket_file::{Replace, Wanted};
 use crate::sys::process;
 
@@ -28,6 +29,12 @@ pub(super) struct Options {
     pub(super) listen: Vec<CString>,
     /// How sockets appear in the file system, and disappear.
     pub(super) socket_file: Wanted,
+    /// How many sessions there may be at once.
+    pub(super) limits: Limits,
+    /// How long a new connection may take to negotiate.
+    pub(super) negotiate_timeout: Option<Duration>,
+    /// How long a session may be silent, where that is not up to the program; the inner `None` is forever.
+    pub(super) idle_timeout: Option<Option<Duration>>,
     /// Whether HUP, TERM and INT are the library's.
     pub(super) take_signals: bool,
     /// The no-reply steps that the filter's author promises.
@@ -148,6 +155,42 @@ const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "max-sessions",
+        values: "a number from 1 to 4294967295",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.limits.sessions = Some(value.parse().ok()?);
+            Some(())
+        },
+    },
+    Row {
+        name: "admission-wait",
+        values: "a number of seconds",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.limits.wait = Some(seconds(value)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "negotiate-timeout",
+        values: "a number of seconds, or 0 for no limit",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.negotiate_timeout = limit(value)?;
+            Some(())
+        },
+    },
+    Row {
+        name: "idle-timeout",
+        values: "a number of seconds, or 0 for no limit",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.idle_timeout = Some(limit(value)?);
+            Some(())
+        },
+    },
+    Row {
         name: "signals",
         values: "take or leave",
         who: Who::Anybody,
@@ -179,6 +222,11 @@ fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Option<T> {
 
 fn seconds(value: &str) -> Option<Duration> {
     value.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+/// A time limit, of which 0 is none.
+fn limit(value: &str) -> Option<Option<Duration>> {
+    seconds(value).map(|limit| Some(limit).filter(|limit| !limit.is_zero()))
 }
 
 fn no_reply_step(stage: &str) -> Option<Steps> {
@@ -216,6 +264,9 @@ impl Options {
         drain: Duration::from_secs(5),
         listen: Vec::new(),
         socket_file: Wanted::NOTHING,
+        limits: Limits::NONE,
+        negotiate_timeout: None,
+        idle_timeout: None,
         take_signals: true,
         no_reply: Steps::empty(),
     };
@@ -262,6 +313,9 @@ impl Options {
             (ModelName::Threads, Some(_)) => Err(OptionError(
                 "option threads=N goes with model=pool; model=threads has one for each connection".into(),
             )),
+            _ if self.limits.wait.is_some() && self.limits.sessions.is_none() => {
+                Err(OptionError("option admission-wait goes with max-sessions".into()))
+            }
             _ => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::listener::Listener;
 use super::log;
+use super::notifier::{Notifier, Reporter};
 use super::options::ModelName;
 use super::service::Server;
 use super::settings::{self, filter_name};
@@ -51,7 +52,12 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     let (acceptors, leaves): (Vec<_>, Vec<_>) =
         listeners.into_iter().map(|Listener { acceptor, leave }| (acceptor, leave)).unzip();
     let model = plan.options.model;
-    let server = Arc::new(Server::new(plan, Arc::clone(&run.wake)));
+    let notifier = Notifier::from_environment().unwrap_or_else(|error| {
+        log::error(name, format_args!("cannot notify the service manager at NOTIFY_SOCKET: {error}"));
+        None
+    });
+    let server = Arc::new(Server::new(plan, Arc::clone(&run.wake), notifier));
+    let reporter = Reporter::start(&server).map_err(explain("cannot start a thread"))?;
     let outcome = match model {
         #[cfg(target_os = "linux")]
         ModelName::Pool => crate::model::Pool::run(Arc::clone(&server), acceptors),
@@ -64,6 +70,7 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
             explain("cannot leave the socket as it should be")(error);
         }
     }
+    drop(reporter);
     server.end();
     drop(signals);
     outcome.and_then(|()| server.take_broken().map_or(Ok(()), Err)).map_err(explain("smfi_main cannot go on"))

@@ -11,12 +11,15 @@ use std::time::Duration;
 use milter_protocol::Profile;
 
 use super::Filter;
+use super::admission::{Called, Lobby, Seat, Visitor};
 use super::context::Context;
 use super::log::{self, Episode, Level, Limiter};
+use super::notifier::Notifier;
 use super::session::Session;
 use super::settings::Plan;
 use super::stop;
 use crate::model::{Admission, Service};
+use crate::sys::poll::{self, Interest};
 use crate::sys::socket::{self, Acceptor, Family};
 use crate::sys::stdio;
 use crate::sys::wake::Wake;
@@ -27,7 +30,11 @@ pub(crate) struct Server {
     profile: Profile,
     /// Readable from the moment the run is to stop.
     wake: Arc<Wake>,
-    sessions: AtomicU64,
+    notifier: Option<Notifier>,
+    /// How many sessions there have been.
+    numbers: AtomicU64,
+    lobby: Lobby,
+    crowds: Episode,
     limiter: Limiter,
     exhaustion: Episode,
     trouble: Episode,
@@ -41,12 +48,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(plan: Plan, wake: Arc<Wake>) -> Self {
+    pub(super) fn new(plan: Plan, wake: Arc<Wake>, notifier: Option<Notifier>) -> Self {
         Server {
             profile: Profile { promised: plan.options.no_reply, ..plan.filter.profile() },
+            lobby: Lobby::new(plan.options.limits),
             plan,
             wake,
-            sessions: AtomicU64::new(0),
+            notifier,
+            numbers: AtomicU64::new(0),
+            crowds: Episode::new(),
             limiter: Limiter::new(),
             exhaustion: Episode::new(),
             trouble: Episode::new(),
@@ -62,7 +72,7 @@ impl Server {
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
         let options = super::options::Options::DEFAULT;
         let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0, options };
-        Server::new(plan, Arc::new(Wake::new().unwrap()))
+        Server::new(plan, Arc::new(Wake::new().unwrap()), None)
     }
 
     /// Notes that the run is over; some sessions may not be.
@@ -70,6 +80,7 @@ impl Server {
         let aborted = stop::level() == stop::Level::Abort;
         self.ended.store(true, Relaxed);
         self.aborted.store(aborted, Relaxed);
+        self.lobby.close();
         if self.plan.debug > 0 {
             log::ended(self.filter().name(), if aborted { "aborting" } else { "terminating" });
         }
@@ -118,14 +129,48 @@ impl Server {
         }
     }
 
+    /// Where connections wait for a session, and sessions are counted.
+    pub(super) fn lobby(&self) -> &Lobby {
+        &self.lobby
+    }
+
+    /// Has the service manager know that there are more sessions, or fewer.
+    pub(super) fn tell_sessions(&self) {
+        if let Some(notifier) = &self.notifier {
+            notifier.note();
+        }
+    }
+
+    /// The way to the service manager, if there is one.
+    pub(super) fn notifier(&self) -> Option<&Notifier> {
+        self.notifier.as_ref()
+    }
+
+    /// Tells once in a while that there are as many sessions as there may be.
+    fn tell_crowd(&self) {
+        if self.crowds.begins() {
+            let text = format_args!("there are as many sessions as max-sessions allows; new connections wait");
+            log::write(Level::Warning, self.filter().name(), text);
+        }
+    }
+
     fn open(self: &Arc<Self>, connection: OwnedFd, family: Family) -> Session {
         if family == Family::Internet {
             let told = |what| move |error: &io::Error| self.report(Level::Warning, format_args!("{what}: {error}"));
             let _ = socket::set_keep_alive(connection.as_fd()).inspect_err(told("keepalive on a connection failed"));
             let _ = socket::set_no_delay(connection.as_fd()).inspect_err(told("no delay on a connection failed"));
         }
-        let number = self.sessions.fetch_add(1, Relaxed) + 1;
-        Session::new(Arc::new(Context::new(Arc::clone(self), number, connection)))
+        let seat = Seat::take(self);
+        Session::new(Arc::new(Context::new(Arc::clone(self), self.number(), connection)), Some(seat))
+    }
+
+    /// A session in which the MTA is asked to come again later.
+    fn refuse(self: &Arc<Self>, connection: OwnedFd) -> Session {
+        Session::new(Arc::new(Context::refused(Arc::clone(self), self.number(), connection)), None)
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Relaxed) + 1
     }
 }
 
@@ -133,11 +178,34 @@ impl Service for Server {
     type Session = Session;
 
     fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Session> {
+        match self.lobby.call() {
+            Some(Called::In(Visitor { connection, family, .. })) => {
+                return Admission::Session(self.open(connection, family));
+            }
+            Some(Called::Off(visitor)) => return Admission::Session(self.refuse(visitor.connection)),
+            None => {}
+        }
+        let full = self.lobby.is_full();
+        if full && !self.lobby.is_open() {
+            let waiting = poll::wait([(listener.as_fd(), Interest::Read)], Some(Duration::ZERO));
+            return if matches!(waiting, Ok([true])) {
+                self.tell_crowd();
+                Admission::Pause
+            } else {
+                Admission::Empty
+            };
+        }
         let error = match socket::accept(listener.as_fd()) {
+            Ok(connection) if full => {
+                self.tell_crowd();
+                self.lobby.seat_visitor(connection, listener.family);
+                return Admission::Again;
+            }
             Ok(connection) => return Admission::Session(self.open(connection, listener.family)),
             Err(error) => error,
         };
         match error.raw_os_error() {
+            Some(libc::EAGAIN) if !self.lobby.is_empty() => Admission::Pause,
             Some(libc::EAGAIN) => Admission::Empty,
             Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL) => {
                 self.broken(&error);
@@ -152,6 +220,14 @@ impl Service for Server {
                 Admission::Pause
             }
         }
+    }
+
+    fn turn(&self) -> Option<Duration> {
+        self.notifier.as_ref()?.turn()
+    }
+
+    fn introduction(&self) -> Option<Duration> {
+        self.plan.options.negotiate_timeout
     }
 
     fn timeout(&self) -> Option<Duration> {

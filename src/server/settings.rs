@@ -10,6 +10,7 @@ use milter_protocol::frame::DEFAULT_LIMIT;
 use parking_lot::Mutex;
 
 use super::Filter;
+use super::activation::Activation;
 use super::description::Description;
 use super::listener::{Listener, OpenError};
 use super::log::{self, Level};
@@ -104,32 +105,43 @@ fn open(remove_stale: bool) -> Option<Vec<Listener>> {
     let name = filter_name().unwrap_or_default();
     let useless = |reason: &dyn fmt::Display| log::error(&name, format_args!("smfi_opensocket: {reason}"));
     let plan = plan().inspect_err(|error| useless(error)).ok()?;
-    let mut listeners = Vec::new();
+    let activation = Activation::of_this_process();
+    let mut opened = Vec::new();
     for connection in std::iter::once(&plan.connection).chain(&plan.options.listen) {
-        match open_one(&plan, connection, remove_stale) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => {
-                let shown = connection.to_string_lossy();
-                log::error(&name, format_args!("Unable to create listening socket on conn {shown}: {error}"));
-                for listener in listeners {
-                    let _ = listener.give_up().inspect_err(|error| useless(error));
-                }
-                process::set_errno(error.errno());
-                return None;
+        if let Err(error) = open_connection(&plan, connection, &activation, remove_stale, &mut opened) {
+            let shown = connection.to_string_lossy();
+            log::error(&name, format_args!("Unable to create listening socket on conn {shown}: {error}"));
+            for (_, listener) in opened {
+                let _ = listener.give_up().inspect_err(|error| useless(error));
             }
+            process::set_errno(error.errno());
+            return None;
         }
     }
-    Some(listeners)
+    Some(opened.into_iter().map(|(_, listener)| listener).collect())
 }
 
-fn open_one(plan: &Plan, connection: &CStr, remove_stale: bool) -> Result<Listener, OpenError> {
+/// Opens what one description names, unless it is open already.
+fn open_connection(
+    plan: &Plan,
+    connection: &CStr,
+    activation: &Activation,
+    remove_stale: bool,
+    opened: &mut Vec<(Description, Listener)>,
+) -> Result<(), OpenError> {
     if plan.debug > 0 {
         let shown = connection.to_string_lossy();
         log::write(Level::Debug, plan.filter.name(), format_args!("Opening listen socket on conn {shown}"));
     }
     let wanted = &plan.options.socket_file;
     let replace = wanted.replace.unwrap_or(if remove_stale { Replace::Always } else { Replace::Never });
-    Listener::open(&Description::parse(connection)?, wanted, replace, plan.backlog)
+    for description in activation.resolve(Description::parse(connection)?)? {
+        if opened.iter().all(|(other, _)| *other != description) {
+            let listener = Listener::open(&description, wanted, replace, plan.backlog)?;
+            opened.push((description, listener));
+        }
+    }
+    Ok(())
 }
 
 /// What a run is made of.
@@ -166,8 +178,9 @@ pub(super) fn plan() -> Result<Plan, PlanError> {
     let settings = SETTINGS.lock();
     let connection = settings.connection.clone().ok_or(PlanError::NoConnection)?;
     let filter = settings.filter.clone().ok_or(PlanError::NoFilter)?;
-    let timeout = u64::try_from(settings.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let options = settings.options.clone().with_environment().map_err(PlanError::Options)?;
+    let timeout = u64::try_from(settings.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let timeout = options.idle_timeout.unwrap_or(timeout);
     Ok(Plan { filter, connection, backlog: settings.backlog, timeout, debug: settings.debug, options })
 }
 

@@ -61,6 +61,13 @@ pub(super) fn write_raw(number: RawFd, octets: &[u8]) {
     unsafe { libc::write(number, octets.as_ptr().cast(), octets.len()) };
 }
 
+/// Reads, and throws away, what a few writes of [`super::wake::call`] have left.
+pub(super) fn read_raw(number: RawFd) {
+    let mut room = [0_u8; 512];
+    // SAFETY: the room is writable for its length; an unknown descriptor is reported, and then nothing was to be read.
+    unsafe { libc::read(number, room.as_mut_ptr().cast(), room.len()) };
+}
+
 /// The number of a borrowed descriptor, for structures handed to the kernel.
 pub(super) fn number(descriptor: BorrowedFd<'_>) -> RawFd {
     descriptor.as_raw_fd()

@@ -1,9 +1,9 @@
 //! Stream sockets.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::descriptor::{number, own};
@@ -94,12 +94,21 @@ pub(crate) fn is_answered(path: &CStr) -> io::Result<bool> {
 }
 
 fn stream(family: libc::c_int) -> io::Result<OwnedFd> {
+    new(family, libc::SOCK_STREAM)
+}
+
+/// A Unix socket to send datagrams from.
+pub(super) fn datagram() -> io::Result<OwnedFd> {
+    new(libc::AF_UNIX, libc::SOCK_DGRAM)
+}
+
+fn new(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
     #[cfg(not(target_vendor = "apple"))]
     // SAFETY: no memory is involved; the call makes a descriptor.
-    let socket = unsafe { own(libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)) };
+    let socket = unsafe { own(libc::socket(family, kind | libc::SOCK_CLOEXEC, 0)) };
     #[cfg(target_vendor = "apple")]
     // SAFETY: no memory is involved. This system cannot make a socket close-on-exec in one step; the call makes a descriptor.
-    let socket = unsafe { own(libc::socket(family, libc::SOCK_STREAM, 0)) }.inspect(|socket| {
+    let socket = unsafe { own(libc::socket(family, kind, 0)) }.inspect(|socket| {
         let _ = super::descriptor::set_close_on_exec(socket.as_raw_fd());
     });
     socket
@@ -117,18 +126,52 @@ pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: libc::c_int) -> io::Result
     check(unsafe { libc::listen(number(socket), backlog) }).map(drop)
 }
 
-/// The family of a stream socket; `None` for any other.
-pub(crate) fn stream_family(socket: BorrowedFd<'_>) -> io::Result<Option<Family>> {
-    if option(socket, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM {
+/// Where a socket is bound.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// A path in the file system.
+    Path(CString),
+    /// An IPv4 or IPv6 address and port; `dual_stack` says that IPv6 means IPv4, too.
+    Address { address: SocketAddr, dual_stack: bool },
+    /// Nowhere, or at no address that could be described.
+    Elsewhere,
+}
+
+/// Where a stream socket is bound; `None` for any other kind of socket.
+pub(crate) fn bound_to(socket: &OwnedFd) -> io::Result<Option<Bound>> {
+    if option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM {
         return Ok(None);
     }
-    let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    // SAFETY: `address` has room for any socket address and `len` says so.
-    check(unsafe { libc::getsockname(number(socket), address.as_mut_ptr().cast(), &raw mut len) })?;
-    // SAFETY: it was zeroed, and all-zero octets are a valid sockaddr_storage whatever getsockname wrote over them.
-    let family = unsafe { address.assume_init() }.ss_family;
-    Ok(Some(Family::from_c(family.into())))
+    // SAFETY: `storage` has room for any socket address and `len` says so.
+    check(unsafe { libc::getsockname(socket.as_raw_fd(), storage.as_mut_ptr().cast(), &raw mut len) })?;
+    let storage = storage.as_ptr();
+    // SAFETY: it was zeroed, and all-zero octets are a valid sockaddr_storage whatever getsockname wrote over them. It has
+    // the size and alignment for an address of every family, and one of the family that it says is in it.
+    Ok(Some(unsafe {
+        match (*storage).ss_family.into() {
+            libc::AF_UNIX => local_path(&*storage.cast::<libc::sockaddr_un>()).map_or(Bound::Elsewhere, Bound::Path),
+            libc::AF_INET => {
+                let found = &*storage.cast::<libc::sockaddr_in>();
+                let host = Ipv4Addr::from(found.sin_addr.s_addr.to_ne_bytes());
+                Bound::Address { address: (host, u16::from_be(found.sin_port)).into(), dual_stack: false }
+            }
+            libc::AF_INET6 => {
+                let found = &*storage.cast::<libc::sockaddr_in6>();
+                let address = (Ipv6Addr::from(found.sin6_addr.s6_addr), u16::from_be(found.sin6_port)).into();
+                let only = option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)?;
+                Bound::Address { address, dual_stack: only == 0 }
+            }
+            _ => Bound::Elsewhere,
+        }
+    }))
+}
+
+/// The path in an address, if it has one; the rest of the structure is zero.
+fn local_path(address: &libc::sockaddr_un) -> Option<CString> {
+    let path: Vec<u8> = address.sun_path.iter().map(|octet| *octet as u8).take_while(|octet| *octet != 0).collect();
+    CString::new(path).ok().filter(|path| !path.is_empty())
 }
 
 /// The family of a socket, as far as it matters.
@@ -138,15 +181,6 @@ pub(crate) enum Family {
     Internet,
     /// Unix-domain, or any other that needs no options of TCP.
     Local,
-}
-
-impl Family {
-    fn from_c(family: libc::c_int) -> Self {
-        match family {
-            libc::AF_INET | libc::AF_INET6 => Family::Internet,
-            _ => Family::Local,
-        }
-    }
 }
 
 /// A socket that connections are taken from.

@@ -265,8 +265,8 @@ int main(int argc, char **argv)
 		return report_inheritance(argv[2]);
 	if (argc < 3 || argc > 4)
 		fail("usage: recorder PLAN RECORD [SOCKET] or recorder --serve RECORD PATH");
-	/* Whatever the program that started us has left open. */
-	close_range(3, ~0U, 0);
+	/* Whatever the program that started us has left open; not what a service manager passes on. */
+	close_range(3 + (getenv("LISTEN_FDS") != NULL ? atoi(getenv("LISTEN_FDS")) : 0), ~0U, 0);
 	program_path = argv[0];
 	journal_path = argv[2];
 	if (strcmp(argv[1], "--serve") == 0) {

@@ -42,6 +42,9 @@ pub(super) struct State<S> {
     /// Threads there are.
     threads: usize,
     ready: VecDeque<Job<S>>,
+    /// New sessions, where these have a time limit, and since when it counts. Some may have introduced themselves by
+    /// now, or be over.
+    strangers: VecDeque<(Token, Instant)>,
     /// Leaders, whether in a step or waiting for events.
     leaders: usize,
     /// Leaders waiting for events.
@@ -171,6 +174,7 @@ impl<S: Session> State<S> {
             limit,
             threads: 0,
             ready: VecDeque::new(),
+            strangers: VecDeque::new(),
             leaders: 0,
             pollers: 0,
             steps: Vec::new(),
@@ -212,11 +216,47 @@ impl<S: Session> State<S> {
         };
     }
 
+    /// Has connections be taken again if they were not.
+    fn end_pause(&mut self) {
+        self.listeners = match std::mem::replace(&mut self.listeners, Listeners::Closed) {
+            Listeners::Paused(listeners, _) => Listeners::Idle(listeners),
+            other => return self.listeners = other,
+        };
+        self.note_connection();
+    }
+
     /// Has sessions expire that have been silent for too long.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration) {
         while let Some((token, session)) = self.slots.claim_silent(now, timeout) {
             self.begin(&session);
             self.ready.push_back(Job::Expire { token, session });
+        }
+    }
+
+    /// Since when the oldest session that has not introduced itself has been waited for.
+    pub(super) fn stranger_since(&mut self) -> Option<Instant> {
+        loop {
+            let &(token, since) = self.strangers.front()?;
+            if self.slots.may_be(token, |session| !session.is_introduced()) {
+                return Some(since);
+            }
+            self.strangers.pop_front();
+        }
+    }
+
+    /// Has sessions expire that have not introduced themselves in time.
+    pub(super) fn expire_strangers(&mut self, now: Instant, timeout: Duration) {
+        while self.stranger_since().is_some_and(|since| since + timeout <= now)
+            && let Some((token, _)) = self.strangers.pop_front()
+        {
+            match self.slots.claim(token, false) {
+                Some(session) => {
+                    self.begin(&session);
+                    self.ready.push_back(Job::Expire { token, session });
+                }
+                // It is in a step, perhaps the one that tells.
+                None => self.strangers.push_back((token, now)),
+            }
         }
     }
 
@@ -227,9 +267,12 @@ impl<S: Session> State<S> {
     }
 
     /// A slot for a new session, which counts as in a step until it is registered for events: nothing happens to it.
-    pub(super) fn reserve(&mut self) -> Token {
+    /// `strange_since` is when its time to introduce itself begins, if that is limited.
+    pub(super) fn reserve(&mut self, strange_since: Option<Instant>) -> Token {
         self.unfinished += 1;
-        self.slots.reserve()
+        let token = self.slots.reserve();
+        self.strangers.extend(strange_since.map(|since| (token, since)));
+        token
     }
 
     fn begin(&mut self, session: &S) {
@@ -244,6 +287,7 @@ impl<S: Session> State<S> {
             Done::Over { token, .. } => {
                 self.slots.free(token);
                 self.unfinished -= 1;
+                self.end_pause();
             }
             Done::Served { token, session, hang_up, next } => match (self.slots.take_news(token), next) {
                 (None, Next::Wait) if self.deaf => self.ready.push_back(Job::Expire { token, session }),
@@ -444,11 +488,8 @@ impl<S: Session> State<S> {
         self.steps.retain(|step| now.saturating_duration_since(step.since) < delay);
         let detached = in_step - self.steps.len();
         self.leaders -= detached;
-        if matches!(&self.listeners, Listeners::Paused(_, until) if *until <= now)
-            && let Listeners::Paused(listeners, _) = std::mem::replace(&mut self.listeners, Listeners::Closed)
-        {
-            self.listeners = Listeners::Idle(listeners);
-            self.note_connection();
+        if matches!(&self.listeners, Listeners::Paused(_, until) if *until <= now) {
+            self.end_pause();
         }
         let errands = self.replace(detached);
         self.watch = None;

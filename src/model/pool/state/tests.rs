@@ -27,6 +27,10 @@ impl Session for Anybody {
         unreachable!("nobody serves this session")
     }
 
+    fn is_introduced(&self) -> bool {
+        true
+    }
+
     fn in_message(&self) -> bool {
         false
     }
@@ -36,7 +40,7 @@ fn with_session() -> (State<Anybody>, Token) {
     let nothing = File::open("/dev/null").unwrap();
     let listener = Acceptor { socket: nothing.into(), family: Family::Local };
     let mut state = State::new(vec![listener], 1, None);
-    let token = state.reserve();
+    let token = state.reserve(None);
     served(&mut state, token, false);
     (state, token)
 }

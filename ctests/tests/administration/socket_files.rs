@@ -1,9 +1,8 @@
-//! What administrators set about sockets: where to listen, and how Unix sockets appear and disappear.
+//! How Unix sockets appear and disappear.
 
 use std::{
     fs,
     io::ErrorKind,
-    net::TcpListener,
     os::unix::{
         fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
         net::{UnixListener, UnixStream},
@@ -11,62 +10,12 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use ctests::{Filter, MtaConnection, Setting, Signal, Surroundings, TempDir, free_port, is_root, skip};
+use ctests::{Filter, Setting, TempDir, is_root, skip};
 
-const OFFER: &str = "OPTNEG 6 1ff 1fffff";
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// With and without smfi_opensocket: the socket is made in either.
-const OPENINGS: [&str; 2] = ["start opensocket 0\nstart note opened\nstart main\n", "start note opened\nstart main\n"];
-
-fn launch(setting: &Setting, options: &str, plan: &str, directory: TempDir) -> Filter {
-    let surroundings = Surroundings { options: options.to_owned(), ..Surroundings::default() };
-    let plan = format!("start umask 077\nstart setconn $socket\nstart register\n{plan}");
-    Filter::launch_with(setting, &surroundings, &plan, directory)
-}
-
-/// The same, when it listens.
-fn serving(setting: &Setting, options: &str, plan: &str, directory: TempDir) -> Filter {
-    let filter = launch(setting, options, plan, directory);
-    filter.wait_for("note opened");
-    assert_negotiates(patiently(filter.socket().as_path()));
-    filter
-}
-
-fn patiently(path: &Path) -> MtaConnection {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match MtaConnection::unix(path) {
-            Ok(mta) => return mta,
-            Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn assert_negotiates(mut mta: MtaConnection) {
-    assert!(mta.ask(OFFER).starts_with("OPTNEG"));
-}
-
-/// Runs a filter that has to refuse its start, and returns what it said about that.
-fn refusal(options: &str, plan: &str, directory: TempDir) -> String {
-    let mut filter = launch(&Setting::ours(), options, plan, directory);
-    assert!(filter.process().wait(LIMIT).is_some(), "{options}: it starts\n{}", filter.lines().join("\n"));
-    let lines = filter.lines();
-    assert!(lines.iter().any(|line| line.starts_with("main -1")), "{options}: {lines:?}");
-    let left: Vec<_> = fs::read_dir(filter.directory()).expect("our own directory").collect();
-    let hidden = left.iter().flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with('.')).count();
-    assert_eq!(hidden, 0, "{options}: something is left behind");
-    lines.into_iter().find(|line| line.starts_with("log 3 ")).unwrap_or_else(|| panic!("{options}: no message"))
-}
-
-fn stop(filter: &mut Filter) {
-    filter.process().signal(Signal::TERM);
-    assert!(filter.process().wait(LIMIT).is_some_and(|status| status.success()), "{}", filter.lines().join("\n"));
-}
+use crate::{LIMIT, OPENINGS, assert_negotiates, launch, patiently, refusal, serving, stop};
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).expect("the socket is there").permissions().mode() & 0o7777
@@ -274,92 +223,6 @@ fn removal_spares_what_is_not_ours() {
     let _other = UnixListener::bind(filter.socket()).expect("the path is free");
     stop(&mut filter);
     assert!(filter.socket().exists());
-}
-
-#[test]
-fn several_listeners() {
-    let has_inet6 = TcpListener::bind("[::1]:0").is_ok();
-    if !has_inet6 {
-        skip("several_listeners (inet6)", "an IPv6 loopback address");
-    }
-    for setting in [Setting::ours(), Setting::model("threads")] {
-        for plan in OPENINGS {
-            let (port, port6, directory) = (free_port(), free_port(), TempDir::new());
-            let second = directory.join("second");
-            let mut options =
-                format!("listen=inet:{port}@127.0.0.1, listen=unix:{}, socket-remove=yes", second.display());
-            if has_inet6 {
-                options += &format!(", listen=inet6:{port6}@[::1]");
-            }
-            let mut filter = serving(&setting, &options, plan, directory);
-            let mut sessions = vec![patiently(&filter.socket()), patiently(&second)];
-            sessions.push(MtaConnection::tcp("127.0.0.1", port).expect("a listening filter"));
-            if has_inet6 {
-                sessions.push(MtaConnection::tcp("::1", port6).expect("a listening filter"));
-            }
-            for mta in &mut sessions {
-                assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
-                assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting}");
-            }
-            stop(&mut filter);
-            assert!(!filter.socket().exists() && !second.exists(), "{setting}");
-            assert!(MtaConnection::tcp("127.0.0.1", port).is_err(), "{setting}");
-        }
-    }
-}
-
-/// All or none: what was opened before is closed and removed, and the message names what failed.
-#[test]
-fn one_listener_that_fails() {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = taken.local_addr().expect("it is bound").port();
-    let directory = TempDir::new();
-    let path = directory.join("socket");
-    let plan = "start opensocket 0\nstart main\n";
-    let keep = directory.path().to_owned();
-    let mut filter = launch(&Setting::ours(), &format!("listen=inet:{port}@127.0.0.1"), plan, directory);
-    assert!(filter.process().wait(LIMIT).is_some());
-    let lines = filter.lines();
-    let said = lines.iter().find(|line| line.starts_with("log 3 ")).expect("a message");
-    assert!(said.contains(&format!("on conn inet:{port}@127.0.0.1: Address already in use")), "{said}");
-    assert!(lines.contains(&"opensocket -1".to_owned()), "{lines:?}");
-    assert!(!path.exists(), "{keep:?}");
-}
-
-#[test]
-fn inet6_takes_ipv4_where_the_system_does_so() {
-    let only = fs::read_to_string("/proc/sys/net/ipv6/bindv6only").unwrap_or_else(|_| "1".into());
-    if only.trim() != "0" || TcpListener::bind("[::1]:0").is_err() {
-        return skip("inet6_takes_ipv4_where_the_system_does_so", "IPv6 with net.ipv6.bindv6only=0");
-    }
-    let port = free_port();
-    let plan = format!("start setconn inet6:{port}\nstart opensocket 0\nstart note opened\nstart main\n");
-    let filter = launch(&Setting::ours(), "", &plan, TempDir::new());
-    filter.wait_for("note opened");
-    for host in ["127.0.0.1", "::1"] {
-        assert_negotiates(MtaConnection::tcp(host, port).expect("a listening filter"));
-    }
-}
-
-#[test]
-fn signals_left_to_the_program() {
-    for setting in [Setting::ours(), Setting::model("threads")] {
-        let plan = "start stop-on HUP\nstart opensocket 0\nstart note opened\nstart main\non helo signals\n";
-        let mut filter = serving(&setting, "signals=leave", plan, TempDir::new());
-        let mut mta = filter.connect();
-        assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
-        assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting}");
-        assert_eq!(filter.wait_for("signals"), "signals blocked:, PIPE ignored", "{setting}");
-        // Its own handler calls smfi_stop.
-        filter.process().signal(Signal::HUP);
-        assert!(filter.process().wait(LIMIT).is_some_and(|status| status.success()), "{setting}");
-        assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
-
-        let mut filter = serving(&setting, "signals=leave", OPENINGS[0], TempDir::new());
-        filter.process().signal(Signal::TERM);
-        // Nothing of ours catches it.
-        assert!(filter.process().wait(LIMIT).is_some_and(|status| status.code().is_none()), "{setting}");
-    }
 }
 
 /// A directory in which everybody may do everything is no danger: what an attacker puts there is not touched.
