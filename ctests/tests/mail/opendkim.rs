@@ -2,7 +2,8 @@
 
 use std::{
     os::unix::{fs::PermissionsExt, net::UnixStream},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use ctests::{Delivery, MailServer, Postfix, Setting, SmtpClient, opendkim::Signatures};
@@ -63,7 +64,12 @@ fn a_socket_for_the_group_of_postfix() {
         let filter = signatures.sign_with(&setting, &socket, UMASK, "");
         let mut client = postfix.smtp();
         assert!(client.ask(&format!("MAIL FROM:{SENDER}")).text.starts_with("451"), "{setting}: {}", postfix.log());
-        assert!(postfix.log().contains("Permission denied"), "{setting}: {}", postfix.log());
+        // The log is written by another process.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !postfix.log().contains("Permission denied") {
+            assert!(Instant::now() < deadline, "{setting}: {}", postfix.log());
+            thread::sleep(Duration::from_millis(10));
+        }
         drop(client);
         stop(&setting, filter);
 
