@@ -69,8 +69,7 @@ impl Session {
         Session { context, kept: None, in_message: false, negotiated: false, _seat: seat }
     }
 
-    /// Takes one step. A panic in it, whether the library's or that of a filter written in Rust, ends this session and
-    /// nothing else.
+    /// Takes one step. A panic in it ends this session and nothing else.
     fn guarded(&mut self, pace: &mut dyn Pace, step: impl FnOnce(&mut Self, &mut dyn Pace) -> Next) -> Next {
         let next = catch_unwind(AssertUnwindSafe(|| step(self, pace))).unwrap_or_else(|_| {
             self.context.report(Level::Error, format_args!("internal error, the session is ended"));
