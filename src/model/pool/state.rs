@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,6 @@ use parking_lot::Condvar;
 
 use super::slots::{Slots, Token};
 use crate::model::{Next, PAUSE, Session};
-use crate::sys::socket::Acceptor;
 
 /// How long a step may last before its leader is detached, while callbacks are quick.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1);
@@ -28,13 +28,13 @@ const BACKLOG: Duration = Duration::from_micros(100);
 const LONG_STEP: Duration = Duration::from_micros(60);
 
 /// What events are reported with besides the tokens of sessions.
-pub(super) const LISTENERS: u64 = u64::MAX;
+pub(super) const LISTENER: u64 = u64::MAX;
 pub(super) const DISSOLVE: u64 = u64::MAX - 1;
 pub(super) const NUDGE: u64 = u64::MAX - 2;
 
 pub(super) struct State<S> {
     pub(super) slots: Slots<S>,
-    pub(super) listeners: Listeners,
+    pub(super) listener: Listener,
     /// Leaders at most: as many as can run at once.
     processors: usize,
     /// Threads at most, whatever they do.
@@ -42,9 +42,6 @@ pub(super) struct State<S> {
     /// Threads there are.
     threads: usize,
     ready: VecDeque<Job<S>>,
-    /// New sessions, where these have a time limit, and since when it counts. Some may have introduced themselves by
-    /// now, or be over.
-    strangers: VecDeque<(Token, Instant)>,
     /// Leaders, whether in a step or waiting for events.
     leaders: usize,
     /// Leaders waiting for events.
@@ -79,7 +76,7 @@ pub(super) enum Job<S> {
         token: Token,
         session: S,
     },
-    Admit(Vec<Acceptor>),
+    Admit(OwnedFd),
 }
 
 /// What came of a job.
@@ -96,30 +93,28 @@ pub(super) enum Done<S> {
         exit: bool,
     },
     Admitted {
-        listeners: Vec<Acceptor>,
+        listener: OwnedFd,
         then: Then,
     },
 }
 
-/// What to do with the listeners after connections were taken from them.
-/// The last of these wins.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What to do with a listener after connections were taken from it.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     Wait,
     GoOn,
     Pause,
 }
 
-/// The listeners, which are always together.
-pub(super) enum Listeners {
+pub(super) enum Listener {
     /// Waiting for an edge.
-    Idle(Vec<Acceptor>),
+    Idle(OwnedFd),
     /// A leader takes connections, or will; `again` says that an edge came meanwhile.
     Busy {
         again: bool,
     },
     /// Left alone until the time given.
-    Paused(Vec<Acceptor>, Instant),
+    Paused(OwnedFd, Instant),
     Closed,
 }
 
@@ -165,16 +160,15 @@ pub(super) struct Errands {
 }
 
 impl<S: Session> State<S> {
-    pub(super) fn new(listeners: Vec<Acceptor>, processors: usize, limit: Option<NonZero<u16>>) -> Self {
+    pub(super) fn new(listener: OwnedFd, processors: usize, limit: Option<NonZero<u16>>) -> Self {
         let limit = limit.map_or(usize::MAX, |limit| limit.get().into());
         State {
             slots: Slots::new(),
-            listeners: Listeners::Idle(listeners),
+            listener: Listener::Idle(listener),
             processors: processors.min(limit),
             limit,
             threads: 0,
             ready: VecDeque::new(),
-            strangers: VecDeque::new(),
             leaders: 0,
             pollers: 0,
             steps: Vec::new(),
@@ -193,7 +187,7 @@ impl<S: Session> State<S> {
 
     /// Takes note of an event: what was idle becomes ready, what is in a step gets another one.
     pub(super) fn note(&mut self, token: u64, hang_up: bool) {
-        if token == LISTENERS {
+        if token == LISTENER {
             self.note_connection();
         } else if token != DISSOLVE
             && token != NUDGE
@@ -206,23 +200,14 @@ impl<S: Session> State<S> {
     }
 
     fn note_connection(&mut self) {
-        self.listeners = match std::mem::replace(&mut self.listeners, Listeners::Closed) {
-            Listeners::Idle(listeners) => {
-                self.ready.push_back(Job::Admit(listeners));
-                Listeners::Busy { again: false }
+        self.listener = match std::mem::replace(&mut self.listener, Listener::Closed) {
+            Listener::Idle(listener) => {
+                self.ready.push_back(Job::Admit(listener));
+                Listener::Busy { again: false }
             }
-            Listeners::Busy { .. } => Listeners::Busy { again: true },
+            Listener::Busy { .. } => Listener::Busy { again: true },
             other => other,
         };
-    }
-
-    /// Has connections be taken again if they were not.
-    fn end_pause(&mut self) {
-        self.listeners = match std::mem::replace(&mut self.listeners, Listeners::Closed) {
-            Listeners::Paused(listeners, _) => Listeners::Idle(listeners),
-            other => return self.listeners = other,
-        };
-        self.note_connection();
     }
 
     /// Has sessions expire that have been silent for too long.
@@ -233,33 +218,6 @@ impl<S: Session> State<S> {
         }
     }
 
-    /// Since when the oldest session that has not introduced itself has been waited for.
-    pub(super) fn stranger_since(&mut self) -> Option<Instant> {
-        loop {
-            let &(token, since) = self.strangers.front()?;
-            if self.slots.may_be(token, |session| !session.is_introduced()) {
-                return Some(since);
-            }
-            self.strangers.pop_front();
-        }
-    }
-
-    /// Has sessions expire that have not introduced themselves in time.
-    pub(super) fn expire_strangers(&mut self, now: Instant, timeout: Duration) {
-        while self.stranger_since().is_some_and(|since| since + timeout <= now)
-            && let Some((token, _)) = self.strangers.pop_front()
-        {
-            match self.slots.claim(token, false) {
-                Some(session) => {
-                    self.begin(&session);
-                    self.ready.push_back(Job::Expire { token, session });
-                }
-                // It is in a step, perhaps the one that tells.
-                None => self.strangers.push_back((token, now)),
-            }
-        }
-    }
-
     /// There will be no events any more: every session is as good as silent for ever.
     pub(super) fn go_deaf(&mut self, now: Instant) {
         self.deaf = true;
@@ -267,12 +225,9 @@ impl<S: Session> State<S> {
     }
 
     /// A slot for a new session, which counts as in a step until it is registered for events: nothing happens to it.
-    /// `strange_since` is when its time to introduce itself begins, if that is limited.
-    pub(super) fn reserve(&mut self, strange_since: Option<Instant>) -> Token {
+    pub(super) fn reserve(&mut self) -> Token {
         self.unfinished += 1;
-        let token = self.slots.reserve();
-        self.strangers.extend(strange_since.map(|since| (token, since)));
-        token
+        self.slots.reserve()
     }
 
     fn begin(&mut self, session: &S) {
@@ -287,7 +242,6 @@ impl<S: Session> State<S> {
             Done::Over { token, .. } => {
                 self.slots.free(token);
                 self.unfinished -= 1;
-                self.end_pause();
             }
             Done::Served { token, session, hang_up, next } => match (self.slots.take_news(token), next) {
                 (None, Next::Wait) if self.deaf => self.ready.push_back(Job::Expire { token, session }),
@@ -304,15 +258,15 @@ impl<S: Session> State<S> {
                     self.ready.push_back(Job::Serve { token, session, hang_up, continued: true });
                 }
             },
-            Done::Admitted { listeners, then } => {
-                let again = matches!(self.listeners, Listeners::Busy { again: true });
-                self.listeners = match then {
-                    _ if self.stopping => Listeners::Idle(listeners),
-                    Then::Pause => Listeners::Paused(listeners, now + PAUSE),
-                    Then::Wait if !again => Listeners::Idle(listeners),
+            Done::Admitted { listener, then } => {
+                let again = matches!(self.listener, Listener::Busy { again: true });
+                self.listener = match then {
+                    _ if self.stopping => Listener::Idle(listener),
+                    Then::Pause => Listener::Paused(listener, now + PAUSE),
+                    Then::Wait if !again => Listener::Idle(listener),
                     Then::Wait | Then::GoOn => {
-                        self.ready.push_back(Job::Admit(listeners));
-                        Listeners::Busy { again: false }
+                        self.ready.push_back(Job::Admit(listener));
+                        Listener::Busy { again: false }
                     }
                 };
             }
@@ -481,15 +435,18 @@ impl<S: Session> State<S> {
 
     // ---- the manager
 
-    /// Detaches leaders that are in one step for too long, ends a pause of the listeners, and sees that somebody leads.
+    /// Detaches leaders that are in one step for too long, ends a pause of the listener, and sees that somebody leads.
     pub(super) fn look_after(&mut self, now: Instant) -> Errands {
         let delay = self.delay(now);
         let in_step = self.steps.len();
         self.steps.retain(|step| now.saturating_duration_since(step.since) < delay);
         let detached = in_step - self.steps.len();
         self.leaders -= detached;
-        if matches!(&self.listeners, Listeners::Paused(_, until) if *until <= now) {
-            self.end_pause();
+        if matches!(&self.listener, Listener::Paused(_, until) if *until <= now)
+            && let Listener::Paused(listener, _) = std::mem::replace(&mut self.listener, Listener::Closed)
+        {
+            self.listener = Listener::Idle(listener);
+            self.note_connection();
         }
         let errands = self.replace(detached);
         self.watch = None;
@@ -500,8 +457,8 @@ impl<S: Session> State<S> {
     pub(super) fn next_look(&mut self, now: Instant) -> Option<Duration> {
         let delay = self.delay(now);
         let step = self.steps.iter().map(|step| step.since + delay).min();
-        let pause = match &self.listeners {
-            Listeners::Paused(_, until) => Some(*until),
+        let pause = match &self.listener {
+            Listener::Paused(_, until) => Some(*until),
             _ => None,
         };
         let next = step.into_iter().chain(pause).min()?;
@@ -534,16 +491,16 @@ impl<S: Session> State<S> {
 
     /// Whether a stop has nothing to wait for.
     pub(super) fn is_quiet(&self) -> bool {
-        self.unfinished == 0 && matches!(self.listeners, Listeners::Closed)
+        self.unfinished == 0 && matches!(self.listener, Listener::Closed)
     }
 
-    /// Takes the listeners out unless a leader has them.
-    pub(super) fn take_listeners(&mut self) -> Vec<Acceptor> {
-        match std::mem::replace(&mut self.listeners, Listeners::Closed) {
-            Listeners::Idle(listeners) | Listeners::Paused(listeners, _) => listeners,
+    /// Takes the listener out unless a leader has it.
+    pub(super) fn take_listener(&mut self) -> Option<OwnedFd> {
+        match std::mem::replace(&mut self.listener, Listener::Closed) {
+            Listener::Idle(listener) | Listener::Paused(listener, _) => Some(listener),
             other => {
-                self.listeners = other;
-                Vec::new()
+                self.listener = other;
+                None
             }
         }
     }

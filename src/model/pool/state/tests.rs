@@ -5,7 +5,6 @@ use std::os::fd::BorrowedFd;
 
 use super::*;
 use crate::model::Pace;
-use crate::sys::socket::Family;
 
 /// A session that nobody serves.
 pub(super) struct Anybody;
@@ -27,10 +26,6 @@ impl Session for Anybody {
         unreachable!("nobody serves this session")
     }
 
-    fn is_introduced(&self) -> bool {
-        true
-    }
-
     fn in_message(&self) -> bool {
         false
     }
@@ -38,9 +33,8 @@ impl Session for Anybody {
 
 fn with_session() -> (State<Anybody>, Token) {
     let nothing = File::open("/dev/null").unwrap();
-    let listener = Acceptor { socket: nothing.into(), family: Family::Local };
-    let mut state = State::new(vec![listener], 1, None);
-    let token = state.reserve(None);
+    let mut state = State::new(nothing.into(), 1, None);
+    let token = state.reserve();
     served(&mut state, token, false);
     (state, token)
 }
@@ -51,7 +45,7 @@ fn served(state: &mut State<Anybody>, token: Token, hang_up: bool) {
 
 fn stop(state: &mut State<Anybody>) {
     state.stop(Instant::now());
-    drop(state.take_listeners());
+    drop(state.take_listener());
 }
 
 /// Whether a session is to be served, and to the end of what it has received.
