@@ -55,8 +55,15 @@ impl Signatures {
     /// Starts OpenDKIM as the signer of outgoing mail.
     #[must_use]
     pub fn sign(&self, setting: &Setting, socket: &Path) -> Service {
+        self.sign_with(setting, socket, "", "")
+    }
+
+    /// The same with further lines of its configuration, and with options of the library.
+    #[must_use]
+    pub fn sign_with(&self, setting: &Setting, socket: &Path, lines: &str, options: &str) -> Service {
         let key = self.private_key.display();
-        self.serve(setting, socket, &format!("Mode s\nDomain {DOMAIN}\nSelector {SELECTOR}\nKeyFile {key}\n"))
+        let role = format!("Mode s\nDomain {DOMAIN}\nSelector {SELECTOR}\nKeyFile {key}\n{lines}");
+        self.serve(setting, socket, &role, options)
     }
 
     /// Starts OpenDKIM as the verifier of incoming mail. It finds the key without DNS.
@@ -76,10 +83,11 @@ impl Signatures {
             setting,
             socket,
             &format!("Mode v\nAuthservID {HOST}\nTestPublicKeys {keys}\nInternalHosts {nobody}\n"),
+            "",
         )
     }
 
-    fn serve(&self, setting: &Setting, socket: &Path, role: &str) -> Service {
+    fn serve(&self, setting: &Setting, socket: &Path, role: &str, options: &str) -> Service {
         let file = socket.with_extension("conf");
         let mut text = String::from(role);
         let _ = write!(
@@ -89,7 +97,8 @@ impl Signatures {
             socket.display()
         );
         std::fs::write(&file, text).expect("a writable directory");
-        self.opendkim.serve(setting, socket, &["-f", "-x", file.to_str().expect("a path of ours")])
+        let opendkim = self.opendkim.clone().with_options(options);
+        opendkim.serve(setting, socket, &["-f", "-x", file.to_str().expect("a path of ours")])
     }
 
     /// Whether dkimpy, an implementation that shares no code with OpenDKIM, accepts the first

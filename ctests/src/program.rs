@@ -20,19 +20,21 @@ pub struct Program {
     path: PathBuf,
     /// What comes before the program on the command line, such as valgrind.
     wrapper: Vec<String>,
+    /// Settings of `LIBMILTER_OPTIONS` besides the model.
+    options: String,
 }
 
 impl Program {
     /// The program of this name on the path or among the system's daemons.
     #[must_use]
     pub fn installed(name: &str) -> Option<Program> {
-        find(name).map(|path| Program { path, wrapper: Vec::new() })
+        find(name).map(Program::at)
     }
 
     /// The program of this path.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Program {
-        Program { path: path.into(), wrapper: Vec::new() }
+        Program { path: path.into(), wrapper: Vec::new(), options: String::new() }
     }
 
     /// A C source below the workspace, compiled into `directory` against the headers of `library`.
@@ -56,7 +58,7 @@ impl Program {
             .output()
             .expect("a C compiler");
         assert!(output.status.success(), "{}: {}", source.display(), String::from_utf8_lossy(&output.stderr));
-        Program { path, wrapper: Vec::new() }
+        Program::at(path)
     }
 
     /// Where it is.
@@ -69,6 +71,13 @@ impl Program {
     #[must_use]
     pub fn under(mut self, wrapper: &[&str]) -> Program {
         self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// The same program with these settings in `LIBMILTER_OPTIONS`.
+    #[must_use]
+    pub fn with_options(mut self, options: &str) -> Program {
+        self.options = options.to_owned();
         self
     }
 
@@ -115,10 +124,8 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a descriptor"))
             .stderr(file)
-            .env_remove("LIBMILTER_OPTIONS");
-        if let Some(options) = setting.options() {
-            command.env("LIBMILTER_OPTIONS", options);
-        }
+            .env_remove("LIBMILTER_OPTIONS")
+            .envs(setting.options(&self.options).map(|options| ("LIBMILTER_OPTIONS", options)));
         let mut service = Service { process: Process::spawn(&mut command), output };
         let deadline = Instant::now() + Duration::from_secs(30);
         while !listens() {

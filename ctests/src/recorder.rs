@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     fmt, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -83,6 +84,17 @@ pub fn recorder(library: &Library, linkage: Linkage) -> PathBuf {
         .clone()
 }
 
+/// What an administrator gives a recorder.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Settings of `LIBMILTER_OPTIONS` besides the model.
+    pub options: String,
+    /// Further variables.
+    pub environment: Vec<(&'static str, String)>,
+    /// What comes before the program on the command line.
+    pub wrapper: Vec<String>,
+}
+
 /// A running recorder.
 #[derive(Debug)]
 pub struct Filter {
@@ -110,9 +122,17 @@ impl Filter {
     /// plan is [`Filter::description`].
     #[must_use]
     pub fn launch(setting: &Setting, plan: &str, directory: TempDir) -> Filter {
+        Filter::launch_with(setting, &Surroundings::default(), plan, directory)
+    }
+
+    /// The same in these surroundings.
+    #[must_use]
+    pub fn launch_with(setting: &Setting, surroundings: &Surroundings, plan: &str, directory: TempDir) -> Filter {
         let program = recorder(setting.library, setting.linkage);
-        let mut command = Command::new(program);
+        let mut words = surroundings.wrapper.iter().map(OsString::from).chain([program.into()]);
+        let mut command = Command::new(words.next().expect("there is the program at least"));
         command
+            .args(words)
             .arg(directory.write("plan", plan))
             .arg(directory.join("record"))
             .arg(description(&directory))
@@ -120,10 +140,9 @@ impl Filter {
             .stdin(Stdio::null())
             .stdout(fs::File::create(directory.join("stdout")).expect("a writable directory"))
             .stderr(fs::File::create(directory.join("stderr")).expect("a writable directory"))
-            .env_remove("LIBMILTER_OPTIONS");
-        if let Some(options) = setting.options() {
-            command.env("LIBMILTER_OPTIONS", options);
-        }
+            .env_remove("LIBMILTER_OPTIONS")
+            .envs(setting.options(&surroundings.options).map(|options| ("LIBMILTER_OPTIONS", options)))
+            .envs(surroundings.environment.iter().map(|(name, value)| (name, value)));
         Filter { process: Process::spawn(&mut command), directory }
     }
 

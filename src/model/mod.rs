@@ -1,37 +1,26 @@
 //! Concurrency: decides when a session runs and on which thread, never what it does.
 //!
-//! A model gets a listener and a [`Service`] that makes sessions out of connections. It runs each session whenever
+//! A model gets listeners and a [`Service`] that makes sessions out of connections. It runs each session whenever
 //! something has arrived for it, never two steps of one session at once, and never has a session wait for the callback
 //! of another one.
 
 #[cfg(target_os = "linux")]
-mod children;
-#[cfg(target_os = "linux")]
-mod fork;
-#[cfg(target_os = "linux")]
 mod pool;
-#[cfg(target_os = "linux")]
-mod processes;
 #[cfg(test)]
 mod tests;
 mod threads;
 
-use std::fmt;
 use std::io;
 use std::num::NonZero;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
-pub(crate) use children::{Children, GatherError};
-#[cfg(target_os = "linux")]
-pub(crate) use fork::Fork;
-#[cfg(target_os = "linux")]
 pub(crate) use pool::Pool;
-#[cfg(target_os = "linux")]
-pub(crate) use processes::Processes;
 pub(crate) use threads::Threads;
+
+use crate::sys::socket::Acceptor;
 
 /// One connection with an MTA, as far as a model has to know it.
 pub(crate) trait Session: Send + 'static {
@@ -50,6 +39,9 @@ pub(crate) trait Session: Send + 'static {
 
     /// Ends the session because nothing has arrived in time.
     fn expire(&mut self, pace: &mut dyn Pace) -> Next;
+
+    /// Whether the peer has said who it is, as far as that matters.
+    fn is_introduced(&self) -> bool;
 
     /// Whether a message is in progress, for which a stop waits.
     fn in_message(&self) -> bool;
@@ -96,21 +88,15 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// The sessions it makes.
     type Session: Session;
 
-    /// Takes one connection from the listener.
-    fn accept(&self, listener: BorrowedFd<'_>) -> Admission<Connection>;
+    /// Takes one connection from a listener.
+    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Self::Session>;
 
-    /// Makes a session of a connection.
-    fn open(self: &Arc<Self>, connection: Connection) -> Self::Session;
+    /// Told by the loop that takes connections or events that it turns, each time before it waits. Says how long that may
+    /// be at most.
+    fn turn(&self) -> Option<Duration>;
 
-    /// Takes one connection from the listener and makes a session of it.
-    fn admit(self: &Arc<Self>, listener: BorrowedFd<'_>) -> Admission<Self::Session> {
-        match self.accept(listener) {
-            Admission::Taken(connection) => Admission::Taken(self.open(connection)),
-            Admission::Empty => Admission::Empty,
-            Admission::Again => Admission::Again,
-            Admission::Pause => Admission::Pause,
-        }
-    }
+    /// How long a new connection may take to introduce itself; `None` is as long as any silence.
+    fn introduction(&self) -> Option<Duration>;
 
     /// How long a session may be silent; `None` is forever.
     fn timeout(&self) -> Option<Duration>;
@@ -127,15 +113,6 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// Readable from the moment the model is to stop.
     fn stop_descriptor(&self) -> BorrowedFd<'_>;
 
-    /// Makes the calling process, which a model has forked, one of those that run the service.
-    fn forked(&self);
-
-    /// Tells the operator that connections have to wait because there are no descriptors for them.
-    fn exhausted(&self, error: &io::Error);
-
-    /// Tells the operator about sessions that are lost with their process.
-    fn lost(&self, what: fmt::Arguments<'_>);
-
     /// Tells the operator that something could not be done, which costs a connection or some time.
     fn trouble(&self, what: &str, error: &io::Error);
 
@@ -143,53 +120,38 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn broken(&self, error: &io::Error);
 }
 
-/// A connection with an MTA that has no session yet.
-pub(crate) struct Connection {
-    pub(crate) descriptor: OwnedFd,
-    /// The number of the session in this run, for log lines.
-    pub(crate) number: u64,
-}
-
 /// What came of an attempt to take a connection.
-pub(crate) enum Admission<Taken> {
-    /// A connection, or the session that was made of it.
-    Taken(Taken),
+pub(crate) enum Admission<Session> {
+    /// A session.
+    Session(Session),
     /// No connection is waiting.
     Empty,
     /// None was taken, the next attempt may do.
     Again,
-    /// None can be taken at the moment: wait [`PAUSE`] before the next attempt.
+    /// None can be taken at the moment: wait [`PAUSE`] before the next attempt, or until a session has ended.
     Pause,
 }
 
-/// How long the listener is left alone when there are no descriptors for connections.
+/// How long listeners are left alone when no connections can be taken.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The shorter of two limits, where `None` is none.
+fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
 
 /// How long a thread without work stays.
 const RETIREMENT: Duration = Duration::from_secs(5);
 
 /// A way to run sessions.
 pub(crate) trait Model {
-    /// Serves connections until the service is to stop; closes the listener at once then, and returns when no callback
+    /// Serves connections until the service is to stop; closes the listeners at once then, and returns when no callback
     /// runs and no message is in progress, or the drain time is over. Sessions alive after that are served on.
-    fn run<V: Service>(self, service: Arc<V>, listener: OwnedFd) -> io::Result<()>;
-}
-
-/// Serves everything that a session has received.
-fn serve_the_rest<S: Session>(session: &mut S, scratch: &mut S::Scratch) -> Next {
-    loop {
-        match session.serve(scratch, &mut (), true) {
-            Next::More => {}
-            next => return next,
-        }
-    }
+    fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()>;
 }
 
 /// Starts a thread that can run callbacks.
-fn start_thread<R: Send + 'static>(
-    name: &str,
-    body: impl FnOnce() -> R + Send + 'static,
-) -> io::Result<std::thread::JoinHandle<R>> {
+fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<std::thread::JoinHandle<()>> {
     let size = crate::sys::process::default_stack_size();
     std::thread::Builder::new().name(name.into()).stack_size(size).spawn(body)
 }

@@ -22,7 +22,7 @@ mod slots;
 mod state;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -30,11 +30,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::habits::Habit;
-use self::state::{DISSOLVE, Done, Errands, Job, LISTENER, NUDGE, State, Then, Turn};
-use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, start_thread};
+use self::state::{DISSOLVE, Done, Errands, Job, LISTENERS, NUDGE, State, Then, Turn};
+use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, sooner, start_thread};
 use crate::sys::epoll::{Epoll, Events};
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
+use crate::sys::socket::Acceptor;
 use crate::sys::timer::Timer;
 use crate::sys::wake::{self, Wake};
 
@@ -42,7 +43,6 @@ use crate::sys::wake::{self, Wake};
 const ADMISSIONS: usize = 64;
 
 /// The model `pool`.
-#[derive(Default)]
 pub(crate) struct Pool;
 
 struct Shared<V: Service> {
@@ -76,21 +76,23 @@ struct After {
 type Guard<'a, V> = MutexGuard<'a, State<<V as Service>::Session>>;
 
 impl Model for Pool {
-    fn run<V: Service>(self, service: Arc<V>, listener: OwnedFd) -> io::Result<()> {
+    fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let epoll = Epoll::new()?;
         let dissolve = Wake::new()?;
         epoll.add_level(dissolve.as_fd(), DISSOLVE)?;
         let nudge = Wake::new()?;
         // Never read: each call is an edge.
         epoll.add_edge(nudge.as_fd(), NUDGE)?;
-        epoll.add_edge(listener.as_fd(), LISTENER)?;
+        for listener in &listeners {
+            epoll.add_edge(listener.as_fd(), LISTENERS)?;
+        }
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             epoll,
             dissolve,
             nudge,
             timer: Timer::new()?,
-            state: Mutex::new(State::new(listener, processors, service.threads())),
+            state: Mutex::new(State::new(listeners, processors, service.threads())),
             threads: Mutex::default(),
             habits: (0..V::Session::KINDS).map(|_| Habit::default()).collect(),
             service,
@@ -207,18 +209,18 @@ impl<V: Service> Shared<V> {
 
     /// Fetches events and makes ready what they are for; `wait` says to wait for some.
     fn poll<'a>(self: &'a Arc<Self>, mut state: Guard<'a, V>, events: &mut Events, wait: bool) -> Guard<'a, V> {
-        let timeout = self.service.timeout();
-        let limit = match (wait, timeout) {
-            (false, _) => Some(Duration::ZERO),
-            (true, None) => None,
-            // A session that falls silent meanwhile cannot expire before a whole timeout has passed.
-            (true, Some(timeout)) => Some(match state.slots.silent_since() {
-                Some(since) => (since + timeout).saturating_duration_since(Instant::now()),
-                None => timeout,
-            }),
+        let (timeout, introduction) = (self.service.timeout(), self.service.introduction());
+        // A session that falls silent, or comes, meanwhile cannot expire before a whole timeout has passed.
+        let left = |timeout: Duration, since: Option<Instant>| match since {
+            Some(since) => (since + timeout).saturating_duration_since(Instant::now()),
+            None => timeout,
         };
+        let silence = timeout.map(|timeout| left(timeout, state.slots.silent_since()));
+        let strangeness = introduction.map(|timeout| left(timeout, state.stranger_since()));
         state.begin_poll();
         drop(state);
+        let turn = self.service.turn();
+        let limit = if wait { sooner(turn, sooner(silence, strangeness)) } else { Some(Duration::ZERO) };
         let events = self.epoll.wait(events, limit).inspect_err(|error| self.service.broken(error));
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -229,6 +231,9 @@ impl<V: Service> Shared<V> {
         }
         if let Some(timeout) = timeout {
             state.expire(now, timeout);
+        }
+        if let Some(timeout) = introduction {
+            state.expire_strangers(now, timeout);
         }
         state
     }
@@ -253,11 +258,11 @@ impl<V: Service> Shared<V> {
         state.end(done, now);
         let leads = state.leave_step(thread, started, now);
         if state.is_stopping() {
-            self.close_listener(&mut state);
+            self.close_listeners(&mut state);
             if state.is_quiet() || state.slots.sessions() == 0 {
                 self.timer.set(state.look_in(Duration::ZERO));
             }
-        } else if matches!(state.listener, state::Listener::Paused(..))
+        } else if matches!(state.listeners, state::Listeners::Paused(..))
             && let Some(delay) = state.next_look(now)
         {
             self.timer.set(delay);
@@ -278,20 +283,20 @@ impl<V: Service> Shared<V> {
                 next => Done::Served { token, session, hang_up, next },
             },
             Job::Expire { token, mut session } => Done::Over { token, exit: session.expire(pace) == Next::Exit },
-            Job::Admit(listener) => {
-                let then = self.admit(&listener);
-                Done::Admitted { listener, then }
+            Job::Admit(listeners) => {
+                let then = listeners.iter().map(|listener| self.admit(listener)).max().unwrap_or(Then::Wait);
+                Done::Admitted { listeners, then }
             }
         }
     }
 
-    fn admit(&self, listener: &OwnedFd) -> Then {
+    fn admit(&self, listener: &Acceptor) -> Then {
         for _ in 0..ADMISSIONS {
             if self.service.stopping() {
                 break;
             }
-            match self.service.admit(listener.as_fd()) {
-                Admission::Taken(session) => self.take_in(session),
+            match self.service.admit(listener) {
+                Admission::Session(session) => self.take_in(session),
                 Admission::Again => {}
                 Admission::Empty => return Then::Wait,
                 Admission::Pause => return Then::Pause,
@@ -301,7 +306,7 @@ impl<V: Service> Shared<V> {
     }
 
     fn take_in(&self, session: V::Session) {
-        let token = self.state.lock().reserve();
+        let token = self.state.lock().reserve(self.service.introduction().map(|_| Instant::now()));
         let done = match self.epoll.add_edge(session.connection(), token.into()) {
             Ok(()) => Done::Served { token, session, hang_up: false, next: Next::Wait },
             Err(error) => {
@@ -352,14 +357,14 @@ impl<V: Service> Shared<V> {
     fn stop_listening(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.stop(Instant::now());
-        self.close_listener(&mut state);
+        self.close_listeners(&mut state);
         drop(state);
         self.look_after();
     }
 
-    /// Closes the listener; while a leader takes connections that is left to the end of its step.
-    fn close_listener(&self, state: &mut Guard<'_, V>) {
-        if let Some(listener) = state.take_listener() {
+    /// Closes the listeners; while a leader takes connections that is left to the end of its step.
+    fn close_listeners(&self, state: &mut Guard<'_, V>) {
+        for listener in state.take_listeners() {
             // The program may have another descriptor for the socket, so closing ours is not enough.
             let _ = self.epoll.remove(listener.as_fd());
         }

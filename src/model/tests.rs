@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Admission, Connection, Model, Next, Pace, Service, Session};
-use crate::sys::socket;
+use super::{Admission, Model, Next, Pace, Service, Session};
+use crate::sys::socket::{self, Acceptor, Family};
 use crate::sys::wake::{self, Wake};
 
 /// The step waits at the gate before it echoes.
@@ -20,6 +20,8 @@ const BLOCK: u8 = b'B';
 /// A message begins, and ends.
 const BEGIN: u8 = b'(';
 const END: u8 = b')';
+/// The peer introduces itself.
+const HELLO: u8 = b'H';
 /// The session and its thread end.
 const EXIT: u8 = 0xff;
 
@@ -27,6 +29,7 @@ struct Echo {
     connection: OwnedFd,
     world: Arc<World>,
     in_step: Arc<AtomicBool>,
+    introduced: bool,
     in_message: bool,
 }
 
@@ -86,6 +89,7 @@ impl Session for Echo {
                         }
                         BEGIN => self.in_message = true,
                         END => self.in_message = false,
+                        HELLO => self.introduced = true,
                         EXIT => {
                             self.world.exited.lock().push(std::thread::current().id());
                             return Next::Exit;
@@ -114,6 +118,10 @@ impl Session for Echo {
         Next::End
     }
 
+    fn is_introduced(&self) -> bool {
+        self.introduced
+    }
+
     fn in_message(&self) -> bool {
         self.in_message
     }
@@ -127,6 +135,9 @@ impl Drop for Echo {
 
 struct EchoService {
     world: Arc<World>,
+    turns: AtomicUsize,
+    turn_at_least: Option<Duration>,
+    introduction: Option<Duration>,
     timeout: Option<Duration>,
     drain: Duration,
     stop: Wake,
@@ -143,24 +154,30 @@ struct EchoService {
 impl Service for EchoService {
     type Session = Echo;
 
-    fn accept(&self, listener: BorrowedFd<'_>) -> Admission<Connection> {
+    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Echo> {
         std::thread::sleep(self.admission);
         if self.pauses.fetch_update(SeqCst, SeqCst, |pauses| pauses.checked_sub(1)).is_ok() {
             return Admission::Pause;
         }
-        match socket::accept(listener) {
-            Ok(descriptor) => Admission::Taken(Connection { descriptor, number: 1 }),
+        match socket::accept(listener.as_fd()) {
+            Ok(connection) => Admission::Session(Echo {
+                connection,
+                world: Arc::clone(&self.world),
+                in_step: Arc::default(),
+                introduced: false,
+                in_message: false,
+            }),
             Err(_) => Admission::Empty,
         }
     }
 
-    fn open(self: &Arc<Self>, connection: Connection) -> Echo {
-        Echo {
-            connection: connection.descriptor,
-            world: Arc::clone(&self.world),
-            in_step: Arc::default(),
-            in_message: false,
-        }
+    fn turn(&self) -> Option<Duration> {
+        self.turns.fetch_add(1, SeqCst);
+        self.turn_at_least
+    }
+
+    fn introduction(&self) -> Option<Duration> {
+        self.introduction
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -187,18 +204,6 @@ impl Service for EchoService {
         self.stop.as_fd()
     }
 
-    fn forked(&self) {
-        unreachable!("these tests have one process");
-    }
-
-    fn exhausted(&self, error: &io::Error) {
-        panic!("no descriptors: {error}");
-    }
-
-    fn lost(&self, what: std::fmt::Arguments<'_>) {
-        panic!("{what}");
-    }
-
     fn trouble(&self, what: &str, error: &io::Error) {
         panic!("cannot {what}: {error}");
     }
@@ -216,15 +221,21 @@ struct Running {
 }
 
 impl Running {
-    fn start<M: Model + Default>(change: impl FnOnce(&mut EchoService)) -> Self {
+    fn start<M: Model>(change: impl FnOnce(&mut EchoService)) -> Self {
         static TESTS: AtomicUsize = AtomicUsize::new(0);
         let number = TESTS.fetch_add(1, SeqCst);
         let directory = std::env::temp_dir().join(format!("libmilter-model-{}-{number}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
-        let listener: OwnedFd = UnixListener::bind(directory.join("s")).unwrap().into();
-        crate::sys::descriptor::set_blocking(listener.as_fd(), false).unwrap();
+        let listeners = ["s", "t"].map(|name| {
+            let socket: OwnedFd = UnixListener::bind(directory.join(name)).unwrap().into();
+            crate::sys::descriptor::set_blocking(socket.as_fd(), false).unwrap();
+            Acceptor { socket, family: Family::Local }
+        });
         let mut service = EchoService {
             world: Arc::default(),
+            turns: AtomicUsize::new(0),
+            turn_at_least: None,
+            introduction: None,
             timeout: None,
             drain: Duration::from_secs(60),
             stop: Wake::new().unwrap(),
@@ -237,7 +248,7 @@ impl Running {
         change(&mut service);
         let service = Arc::new(service);
         let of_model = Arc::clone(&service);
-        let model = Some(std::thread::spawn(move || M::default().run(of_model, listener)));
+        let model = Some(std::thread::spawn(move || M::run(of_model, listeners.into())));
         Running { service, directory, model }
     }
 
@@ -246,7 +257,11 @@ impl Running {
     }
 
     fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(self.directory.join("s")).unwrap();
+        self.connect_to("s")
+    }
+
+    fn connect_to(&self, listener: &str) -> UnixStream {
+        let stream = UnixStream::connect(self.directory.join(listener)).unwrap();
         // A test that fails should not hang.
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream
@@ -301,7 +316,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn blocked_sessions_hold_nobody_up<M: Model + Default>() {
+fn blocked_sessions_hold_nobody_up<M: Model>() {
     let running = Running::start::<M>(|_| {});
     let mut blocked: Vec<UnixStream> = (0..20).map(|_| running.connect()).collect();
     blocked.iter_mut().for_each(|stream| say(stream, BLOCK));
@@ -319,7 +334,7 @@ fn blocked_sessions_hold_nobody_up<M: Model + Default>() {
     assert_eq!(running.world().collisions.load(SeqCst), 0);
 }
 
-fn everything_is_served_once_and_in_order<M: Model + Default>() {
+fn everything_is_served_once_and_in_order<M: Model>() {
     let running = Running::start::<M>(|_| {});
     std::thread::scope(|scope| {
         for client in 0..8_usize {
@@ -354,7 +369,7 @@ fn everything_is_served_once_and_in_order<M: Model + Default>() {
     assert_eq!(running.world().collisions.load(SeqCst), 0);
 }
 
-fn a_stop_waits_for_what_is_in_progress_only<M: Model + Default>() {
+fn a_stop_waits_for_what_is_in_progress_only<M: Model>() {
     let mut running = Running::start::<M>(|_| {});
     let (mut idle, mut blocked, mut in_message) = (running.connect(), running.connect(), running.connect());
     echo(&mut idle, b'x');
@@ -377,7 +392,7 @@ fn a_stop_waits_for_what_is_in_progress_only<M: Model + Default>() {
     eventually("sessions end after the run", || running.world().ended.load(SeqCst) == 3);
 }
 
-fn a_stop_waits_for_what_has_been_said<M: Model + Default>() {
+fn a_stop_waits_for_what_has_been_said<M: Model>() {
     for _ in 0..50 {
         let mut running = Running::start::<M>(|_| {});
         let mut streams: Vec<UnixStream> = (0..4).map(|_| running.connect()).collect();
@@ -392,7 +407,7 @@ fn a_stop_waits_for_what_has_been_said<M: Model + Default>() {
 
 /// What comes between a stop and the moment when the model looks has no event yet that anybody has seen.
 #[cfg(target_os = "linux")]
-fn a_stop_waits_for_what_nobody_has_noticed<M: Model + Default>() {
+fn a_stop_waits_for_what_nobody_has_noticed<M: Model>() {
     for _ in 0..20 {
         let mut running = Running::start::<M>(|_| {});
         let mut stream = running.connect();
@@ -408,7 +423,7 @@ fn a_stop_waits_for_what_nobody_has_noticed<M: Model + Default>() {
     }
 }
 
-fn a_stop_does_not_wait_for_ever<M: Model + Default>() {
+fn a_stop_does_not_wait_for_ever<M: Model>() {
     let mut running = Running::start::<M>(|service| service.drain = Duration::from_millis(50));
     let mut blocked = running.connect();
     say(&mut blocked, BLOCK);
@@ -423,7 +438,7 @@ fn a_stop_does_not_wait_for_ever<M: Model + Default>() {
     echo(&mut blocked, b'x');
 }
 
-fn a_thread_that_has_to_end_costs_its_session_only<M: Model + Default>() {
+fn a_thread_that_has_to_end_costs_its_session_only<M: Model>() {
     let mut running = Running::start::<M>(|_| {});
     let world = Arc::clone(&running.service.world);
     let mut others: Vec<UnixStream> = (0..3).map(|_| running.connect()).collect();
@@ -446,7 +461,7 @@ fn a_thread_that_has_to_end_costs_its_session_only<M: Model + Default>() {
     assert_eq!((world.exited.lock().len(), world.haunted.load(SeqCst)), (23, 0));
 }
 
-fn silent_sessions_expire<M: Model + Default>() {
+fn silent_sessions_expire<M: Model>() {
     let running = Running::start::<M>(|service| service.timeout = Some(Duration::from_millis(100)));
     let mut silent = running.connect();
     let mut talkative = running.connect();
@@ -458,14 +473,60 @@ fn silent_sessions_expire<M: Model + Default>() {
     echo(&mut talkative, b'x');
 }
 
-fn a_pause_of_the_listener_ends<M: Model + Default>() {
+fn strangers_do_not_stay<M: Model>() {
+    const LIMIT: Duration = Duration::from_millis(300);
+    let running = Running::start::<M>(|service| service.introduction = Some(LIMIT));
+    let mut known = running.connect();
+    echo(&mut known, HELLO);
+    let start = Instant::now();
+    let (mut silent, mut talkative) = (running.connect(), running.connect());
+    let ends = |stream: &mut UnixStream| matches!(stream.read(&mut [0]), Ok(0) | Err(_));
+    while talkative.write_all(b"x").is_ok() && !ends(&mut talkative) {
+        assert!(start.elapsed() < 20 * LIMIT, "talking is not enough");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(ends(&mut silent));
+    assert!(start.elapsed() >= LIMIT);
+    echo(&mut known, b'x');
+    assert_eq!(running.world().expired.load(SeqCst), 2);
+}
+
+fn the_loop_turns_when_idle<M: Model>() {
+    const INTERVAL: Duration = Duration::from_millis(20);
+    let running = Running::start::<M>(|service| service.turn_at_least = Some(INTERVAL));
+    echo(&mut running.connect(), b'x');
+    let before = running.service.turns.load(SeqCst);
+    let start = Instant::now();
+    std::thread::sleep(20 * INTERVAL);
+    let turns = running.service.turns.load(SeqCst) - before;
+    let most = start.elapsed().div_duration_f32(INTERVAL) as usize * 2 + 8;
+    assert!((5..most).contains(&turns), "{turns} in {:?}", start.elapsed());
+}
+
+/// A session that ends makes room before the pause is over.
+fn the_end_of_a_session_ends_a_pause<M: Model>() {
+    let running = Running::start::<M>(|_| {});
+    let start = Instant::now();
+    for _ in 0..20 {
+        let mut first = running.connect();
+        echo(&mut first, b'x');
+        running.service.pauses.store(1, SeqCst);
+        let mut second = running.connect();
+        eventually("a pause", || running.service.pauses.load(SeqCst) == 0);
+        drop(first);
+        echo(&mut second, b'x');
+    }
+    assert!(start.elapsed() < 20 * super::PAUSE, "{:?}", start.elapsed());
+}
+
+fn a_pause_of_the_listener_ends<M: Model>() {
     let running = Running::start::<M>(|service| service.pauses = AtomicUsize::new(3));
     let mut waiting = running.connect();
     echo(&mut waiting, b'x');
     assert_eq!(running.service.pauses.load(SeqCst), 0);
 }
 
-fn a_pause_after_a_slow_attempt_ends<M: Model + Default>() {
+fn a_pause_after_a_slow_attempt_ends<M: Model>() {
     let running = Running::start::<M>(|service| {
         service.pauses = AtomicUsize::new(2);
         service.admission = Duration::from_millis(20);
@@ -473,7 +534,7 @@ fn a_pause_after_a_slow_attempt_ends<M: Model + Default>() {
     echo(&mut running.connect(), b'x');
 }
 
-fn nothing_is_taken_after_the_end<M: Model + Default>() {
+fn nothing_is_taken_after_the_end<M: Model>() {
     let mut running = Running::start::<M>(|service| service.admission = Duration::from_millis(20));
     let mut idle = running.connect();
     echo(&mut idle, b'x');
@@ -484,7 +545,17 @@ fn nothing_is_taken_after_the_end<M: Model + Default>() {
     echo(&mut idle, b'y');
 }
 
-fn streams_do_not_keep_others_waiting<M: Model + Default>() {
+fn every_listener_is_served<M: Model>() {
+    let mut running = Running::start::<M>(|service| service.pauses = AtomicUsize::new(3));
+    let mut streams: Vec<UnixStream> = (0..40).map(|at| running.connect_to(["s", "t"][at % 2])).collect();
+    streams.iter_mut().for_each(|stream| echo(stream, b'x'));
+    running.stop();
+    running.join();
+    assert!(["s", "t"].iter().all(|name| UnixStream::connect(running.directory.join(name)).is_err()));
+    streams.iter_mut().for_each(|stream| echo(stream, b'y'));
+}
+
+fn streams_do_not_keep_others_waiting<M: Model>() {
     let running = Running::start::<M>(|_| {});
     let streams: Vec<UnixStream> = (0..8).map(|_| running.connect()).collect();
     let over = AtomicBool::new(false);
@@ -501,7 +572,7 @@ fn streams_do_not_keep_others_waiting<M: Model + Default>() {
     });
 }
 
-fn no_more_threads_than_allowed<M: Model + Default>() {
+fn no_more_threads_than_allowed<M: Model>() {
     for limit in [1, 3] {
         let running = Running::start::<M>(|service| service.threads = NonZero::new(limit));
         let mut streams: Vec<UnixStream> = (0..8).map(|_| running.connect()).collect();
@@ -537,7 +608,7 @@ promises! {
     Pool: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_stop_waits_for_what_nobody_has_noticed a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends
-        nothing_is_taken_after_the_end streams_do_not_keep_others_waiting
+        nothing_is_taken_after_the_end every_listener_is_served strangers_do_not_stay the_loop_turns_when_idle the_end_of_a_session_ends_a_pause streams_do_not_keep_others_waiting
         a_thread_that_has_to_end_costs_its_session_only no_more_threads_than_allowed;
 }
 
@@ -545,5 +616,5 @@ promises! {
     Threads: blocked_sessions_hold_nobody_up everything_is_served_once_and_in_order
         a_stop_waits_for_what_is_in_progress_only a_stop_waits_for_what_has_been_said a_stop_does_not_wait_for_ever silent_sessions_expire
         a_pause_of_the_listener_ends a_pause_after_a_slow_attempt_ends nothing_is_taken_after_the_end
-        streams_do_not_keep_others_waiting a_thread_that_has_to_end_costs_its_session_only;
+        every_listener_is_served strangers_do_not_stay the_loop_turns_when_idle the_end_of_a_session_ends_a_pause streams_do_not_keep_others_waiting a_thread_that_has_to_end_costs_its_session_only;
 }

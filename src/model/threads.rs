@@ -1,17 +1,18 @@
 //! A thread for each connection, for its whole life. Threads are used again.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Admission, Model, Next, PAUSE, RETIREMENT, Service, Session, serve_the_rest, start_thread};
+use super::{Admission, Model, Next, PAUSE, RETIREMENT, Service, Session, sooner, start_thread};
 use crate::sys::poll::{self, Interest};
+use crate::sys::socket::Acceptor;
+use crate::sys::wake::{self, Wake};
 
 /// The model `threads`.
-#[derive(Default)]
 pub(crate) struct Threads;
 
 struct Shared<V: Service> {
@@ -21,6 +22,8 @@ struct Shared<V: Service> {
     handed: Condvar,
     /// A step or message has ended while stopping.
     finished: Condvar,
+    /// A session has ended while no connections could be taken.
+    freed: Wake,
 }
 
 struct State<S> {
@@ -33,40 +36,69 @@ struct State<S> {
     /// Sessions that have not served, since the stop, what they had received before: a peer that has said its last word
     /// is not merely open.
     unsettled: usize,
+    /// No connections can be taken until a session ends.
+    paused: bool,
     stopping: bool,
 }
 
 impl Model for Threads {
-    fn run<V: Service>(self, service: Arc<V>, listener: OwnedFd) -> io::Result<()> {
+    fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let shared = Arc::new(Shared {
             service,
-            state: Mutex::new(State { waiting: Vec::new(), idle: 0, unfinished: 0, unsettled: 0, stopping: false }),
+            state: Mutex::new(State {
+                waiting: Vec::new(),
+                idle: 0,
+                unfinished: 0,
+                unsettled: 0,
+                paused: false,
+                stopping: false,
+            }),
             handed: Condvar::new(),
             finished: Condvar::new(),
+            freed: Wake::new()?,
         });
-        let outcome = shared.accept(&listener);
-        drop(listener);
+        let outcome = shared.accept(&listeners);
+        drop(listeners);
         shared.drain();
         outcome
     }
 }
 
 impl<V: Service> Shared<V> {
-    fn accept(self: &Arc<Self>, listener: &OwnedFd) -> io::Result<()> {
+    fn accept(self: &Arc<Self>, listeners: &[Acceptor]) -> io::Result<()> {
         let stop = self.service.stop_descriptor();
         while !self.service.stopping() {
-            match self.service.admit(listener.as_fd()) {
-                Admission::Taken(session) => self.hand(session),
-                Admission::Empty => {
-                    poll::wait([(listener.as_fd(), Interest::Read), (stop, Interest::Read)], None)?;
-                }
-                Admission::Again => {}
-                Admission::Pause => {
-                    poll::wait([(stop, Interest::Read)], Some(PAUSE))?;
-                }
+            let pause = self.take(listeners);
+            let limit = self.service.turn();
+            if pause {
+                self.state.lock().paused = true;
+                poll::wait_for_any([self.freed.as_fd(), stop], sooner(limit, Some(PAUSE)))?;
+                self.state.lock().paused = false;
+                self.freed.clear();
+            } else {
+                poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain([stop]), limit)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes all connections that wait; true if a pause is due before the next.
+    fn take(self: &Arc<Self>, listeners: &[Acceptor]) -> bool {
+        let mut pause = false;
+        for listener in listeners {
+            while !self.service.stopping() {
+                match self.service.admit(listener) {
+                    Admission::Session(session) => self.hand(session),
+                    Admission::Again => {}
+                    Admission::Empty => break,
+                    Admission::Pause => {
+                        pause = true;
+                        break;
+                    }
+                }
+            }
+        }
+        pause
     }
 
     /// Gives a session to a thread that has none, or to a new one.
@@ -123,12 +155,16 @@ impl<V: Service> Shared<V> {
         let stop = (self.service.stop_descriptor(), Interest::Read);
         let mut in_message = false;
         let mut settled = false;
+        let expiry = self.service.introduction().map(|limit| Instant::now() + limit);
         loop {
             let connection = (session.connection(), Interest::Read);
-            let ready = if settled {
-                poll::wait([connection], self.service.timeout()).map(|[readable]| [readable, false])
-            } else {
-                poll::wait([connection, stop], self.service.timeout())
+            let left = expiry.filter(|_| !session.is_introduced());
+            let left = left.map(|expiry| expiry.saturating_duration_since(Instant::now()));
+            let limit = sooner(left, self.service.timeout());
+            let ready = match limit {
+                Some(Duration::ZERO) => Ok([false, false]),
+                _ if settled => poll::wait([connection], limit).map(|[readable]| [readable, false]),
+                _ => poll::wait([connection, stop], limit),
             };
             self.begin_step(in_message);
             let was_settled = settled;
@@ -142,6 +178,9 @@ impl<V: Service> Shared<V> {
             };
             if next.is_over() {
                 drop(session);
+                if self.state.lock().paused {
+                    wake::call(self.freed.number());
+                }
                 self.end_step(false, !was_settled);
                 return next;
             }
@@ -176,5 +215,15 @@ impl<V: Service> Shared<V> {
         self.handed.notify_all();
         let quiet = |state: &State<_>| state.unfinished == 0 && state.unsettled == 0;
         while !quiet(&state) && !self.finished.wait_until(&mut state, deadline).timed_out() {}
+    }
+}
+
+/// Serves everything that a session has received.
+fn serve_the_rest<S: Session>(session: &mut S, scratch: &mut S::Scratch) -> Next {
+    loop {
+        match session.serve(scratch, &mut (), true) {
+            Next::More => {}
+            next => return next,
+        }
     }
 }

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use milter_protocol::reply::body_chunks;
-use milter_protocol::{Engine, Modification, SmtpReply, Stage};
+use milter_protocol::{Engine, Modification, Profile, SmtpReply, Stage};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::Filter;
+use super::admission::Refusal;
 use super::service::Server;
 use super::settings;
 use crate::model::Service;
@@ -31,6 +33,8 @@ pub(crate) struct Context {
     pub(super) server: Arc<Server>,
     /// For log lines, from 1.
     pub(super) number: u64,
+    /// The session is one too many: it is not the filter's.
+    refused: bool,
     connection: OwnedFd,
     private: AtomicPtr<c_void>,
     core: Mutex<Core>,
@@ -45,10 +49,21 @@ pub(super) struct Core {
 
 impl Context {
     pub(super) fn new(server: Arc<Server>, number: u64, connection: OwnedFd) -> Self {
-        let engine = Engine::new(server.profile(), settings::data_size());
+        let profile = server.profile();
+        Context::with(server, number, connection, profile, false)
+    }
+
+    /// A session that the filter does not get to see.
+    pub(super) fn refused(server: Arc<Server>, number: u64, connection: OwnedFd) -> Self {
+        Context::with(server, number, connection, Refusal.profile(), true)
+    }
+
+    fn with(server: Arc<Server>, number: u64, connection: OwnedFd, profile: Profile, refused: bool) -> Self {
+        let engine = Engine::new(profile, settings::data_size());
         Context {
             server,
             number,
+            refused,
             connection,
             private: AtomicPtr::default(),
             core: Mutex::new(Core { engine, broken: None }),
@@ -57,6 +72,11 @@ impl Context {
 
     pub(super) fn connection(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
+    }
+
+    /// Whose callbacks these are.
+    pub(super) fn filter(&self) -> &dyn Filter {
+        if self.refused { &Refusal } else { self.server.filter() }
     }
 
     pub(super) fn core(&self) -> MutexGuard<'_, Core> {

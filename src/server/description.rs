@@ -1,4 +1,4 @@
-//! Socket descriptions: `unix:/path`, `inet:port@host`, `inet6:port@host`, `fd:N`.
+//! Socket descriptions: `unix:/path`, `inet:port@host`, `inet6:port@host`, `fd:N`, `fd:NAME`.
 //!
 //! Filters parse the same text themselves, so the grammar is exactly the one they know.
 
@@ -21,6 +21,8 @@ pub(super) enum Description {
     Address(SocketAddr),
     /// A descriptor that the program has got from somewhere.
     Descriptor(RawFd),
+    /// Sockets that a service manager has passed under this name.
+    Passed(String),
 }
 
 /// What is wrong with a description.
@@ -51,7 +53,9 @@ impl fmt::Display for DescriptionError {
             DescriptionError::UnknownPort(text) => write!(f, "unknown port {text}; {FORMS}"),
             DescriptionError::BadAddress(text) => write!(f, "invalid numeric address {text}"),
             DescriptionError::UnknownHost(text) => write!(f, "unknown host name {text}"),
-            DescriptionError::BadDescriptor(text) => write!(f, "fd:{text} is not the number of a descriptor"),
+            DescriptionError::BadDescriptor(text) => {
+                write!(f, "fd:{text} is neither the number nor the name of a descriptor")
+            }
         }
     }
 }
@@ -90,10 +94,12 @@ fn path(path: &[u8]) -> Result<Description, DescriptionError> {
 }
 
 fn descriptor(number: &[u8]) -> Result<Description, DescriptionError> {
-    let digits = std::str::from_utf8(number).ok().filter(|text| text.bytes().all(|octet| octet.is_ascii_digit()));
-    match digits.and_then(|text| text.parse().ok()) {
-        Some(number) => Ok(Description::Descriptor(number)),
-        None => Err(DescriptionError::BadDescriptor(lossy(number))),
+    let text = lossy(number);
+    match text.parse() {
+        _ if text.is_empty() => Err(DescriptionError::BadDescriptor(text)),
+        _ if !text.bytes().all(|octet| octet.is_ascii_digit()) => Ok(Description::Passed(text)),
+        Ok(number) => Ok(Description::Descriptor(number)),
+        Err(_) => Err(DescriptionError::BadDescriptor(text)),
     }
 }
 
@@ -185,7 +191,10 @@ mod tests {
     #[test]
     fn descriptors() {
         assert_eq!(parse("fd:3"), Ok(Description::Descriptor(3)));
-        for bad in ["fd:", "fd:abc", "fd:-1", "fd:3x", "fd:+3", "fd:99999999999"] {
+        for name in ["smtp.socket", "*", "-1", "3x"] {
+            assert_eq!(parse(&format!("fd:{name}")), Ok(Description::Passed(name.into())));
+        }
+        for bad in ["fd:", "fd:99999999999"] {
             assert!(matches!(parse(bad), Err(DescriptionError::BadDescriptor(_))), "{bad}");
         }
     }

@@ -1,19 +1,17 @@
-//! The listening socket and its name in the file system.
+//! Listening sockets.
 
-use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use super::description::{Description, DescriptionError};
-use crate::sys::descriptor::{self, Identity};
-use crate::sys::process;
-use crate::sys::socket::{self, Family, Place};
+use super::socket_file::{Replace, SocketFile, Wanted};
+use crate::sys::descriptor;
+use crate::sys::socket::{self, Acceptor, Bound, Family, Place};
 
 /// A listening socket.
 pub(super) struct Listener {
-    pub(super) socket: OwnedFd,
-    pub(super) family: Family,
+    pub(super) acceptor: Acceptor,
     /// What is to be done when it is not needed any more.
     pub(super) leave: Option<Leave>,
 }
@@ -34,8 +32,13 @@ pub(super) struct OpenError {
 }
 
 impl OpenError {
-    fn new(what: impl Into<String>, cause: io::Error) -> Self {
+    pub(super) fn new(what: impl Into<String>, cause: io::Error) -> Self {
         OpenError { what: Some(what.into()), cause }
+    }
+
+    /// Makes an error of one that happened while doing something.
+    pub(super) fn because(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |cause| OpenError::new(format!("{what}: {cause}"), cause)
     }
 
     /// The error for C programs.
@@ -66,19 +69,16 @@ impl fmt::Display for OpenError {
 }
 
 impl Listener {
-    /// Opens a socket and listens. `remove_stale` first removes a socket that is in the way, whoever left it.
-    pub(super) fn open(description: &Description, remove_stale: bool, backlog: libc::c_int) -> Result<Self, OpenError> {
+    /// Opens a socket and listens.
+    pub(super) fn open(
+        description: &Description,
+        wanted: &Wanted,
+        replace: Replace,
+        backlog: libc::c_int,
+    ) -> Result<Self, OpenError> {
         let (socket, family, leave) = match description {
             Description::Path(path) => {
-                if remove_stale {
-                    remove_socket(path)?;
-                }
-                let socket = socket::bind(&Place::Path(path))?;
-                let file = SocketFile { path: path.clone(), identity: Identity::of_path(path)? };
-                if let Err(error) = socket::listen(socket.as_fd(), backlog) {
-                    file.remove_ours()?;
-                    return Err(error.into());
-                }
+                let (socket, file) = SocketFile::listen(path, wanted, replace, backlog)?;
                 (socket, Family::Local, Some(Leave::Name(file)))
             }
             Description::Address(address) => {
@@ -87,9 +87,19 @@ impl Listener {
                 (socket, Family::Internet, None)
             }
             Description::Descriptor(number) => adopt(*number, backlog)?,
+            Description::Passed(_) => unreachable!("names are resolved to numbers before"),
         };
         descriptor::set_blocking(socket.as_fd(), false)?;
-        Ok(Listener { socket, family, leave })
+        Ok(Listener { acceptor: Acceptor { socket, family }, leave })
+    }
+
+    /// Closes a socket that was opened for nothing.
+    pub(super) fn give_up(self) -> io::Result<()> {
+        match self.leave {
+            Some(Leave::Name(file)) => file.remove(),
+            Some(leave) => leave.take(),
+            None => Ok(()),
+        }
     }
 }
 
@@ -98,10 +108,15 @@ fn adopt(number: RawFd, backlog: libc::c_int) -> Result<(OwnedFd, Family, Option
     let explain = |what| move |error: io::Error| OpenError::new(format!("fd:{number} {what}: {error}"), error);
     let socket = descriptor::duplicate_raw(number).map_err(explain("is not open"))?;
     descriptor::set_close_on_exec(number)?;
-    let family = socket::stream_family(socket.as_fd()).map_err(explain("is not a socket"))?.ok_or_else(|| {
-        let cause = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
-        OpenError::new(format!("fd:{number} is not a stream socket"), cause)
-    })?;
+    let refuse = |what, cause| OpenError::new(format!("fd:{number} {what}"), io::Error::from_raw_os_error(cause));
+    let family = match socket::bound_to(&socket).map_err(explain("is not a socket"))? {
+        None => return Err(refuse("is not a stream socket", libc::EOPNOTSUPP)),
+        Some(Bound::Address { address, .. }) if address.port() == 0 => {
+            return Err(refuse("is not bound to an address", libc::EDESTADDRREQ));
+        }
+        Some(Bound::Address { .. }) => Family::Internet,
+        Some(Bound::Path(_) | Bound::Elsewhere) => Family::Local,
+    };
     socket::listen(socket.as_fd(), backlog).map_err(explain("cannot listen"))?;
     let blocking = descriptor::is_blocking(socket.as_fd())?;
     let leave = blocking.then(|| descriptor::duplicate(&socket)).transpose()?.map(Leave::Blocking);
@@ -111,41 +126,8 @@ fn adopt(number: RawFd, backlog: libc::c_int) -> Result<(OwnedFd, Family, Option
 impl Leave {
     pub(super) fn take(self) -> io::Result<()> {
         match self {
-            Leave::Name(file) => file.remove(),
+            Leave::Name(file) => file.leave(),
             Leave::Blocking(file) => descriptor::set_blocking(file.as_fd(), true),
-        }
-    }
-}
-
-fn remove_socket(path: &CStr) -> io::Result<()> {
-    match Identity::of_path(path) {
-        Ok(identity) if identity.is_socket() => descriptor::unlink(path),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is there is not a socket")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// A socket's name in the file system.
-pub(super) struct SocketFile {
-    path: CString,
-    identity: Identity,
-}
-
-impl SocketFile {
-    /// Removes the name if it still is ours. Root's stay, as filters started by root expect.
-    pub(super) fn remove(&self) -> io::Result<()> {
-        if process::is_root() { Ok(()) } else { self.remove_ours() }
-    }
-
-    fn remove_ours(&self) -> io::Result<()> {
-        match Identity::of_path(&self.path) {
-            Ok(identity) if identity == self.identity => match descriptor::unlink(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            },
-            // Somebody else's, or gone, or out of reach since the program changed its root directory.
-            _ => Ok(()),
         }
     }
 }

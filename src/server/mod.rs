@@ -3,17 +3,21 @@
 //! State of the process lives in [`settings`] and [`mod@stop`] and nowhere else. A [`service::Server`] is made of the
 //! settings by [`run()`] and belongs to that one run.
 
+mod activation;
+mod admission;
 mod buffer;
 mod context;
 mod description;
 mod listener;
 mod log;
+mod notifier;
 mod options;
 mod run;
 mod service;
 mod session;
 mod settings;
 mod signals;
+mod socket_file;
 mod stop;
 
 use std::ffi::{CStr, c_int};

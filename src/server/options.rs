@@ -5,12 +5,15 @@
 //! administrator's word wins over the program's. What is not understood keeps the filter from starting: half a
 //! configuration is worse than none.
 
+use std::ffi::CString;
 use std::fmt;
 use std::num::NonZero;
 use std::time::Duration;
 
 use milter_protocol::Steps;
 
+use super::admission::Limits;
+use super::socket_file::{Replace, Wanted};
 use crate::sys::process;
 
 /// The settings of one run.
@@ -18,12 +21,22 @@ use crate::sys::process;
 pub(super) struct Options {
     /// How sessions are run.
     pub(super) model: ModelName,
-    /// How many worker processes there are, each with the model; `None` is none beside the program itself.
-    pub(super) processes: Option<NonZero<u16>>,
-    /// How many threads may run callbacks at once in each process; `None` is as many as are needed.
+    /// How many threads may run callbacks at once; `None` is as many as are needed.
     pub(super) threads: Option<NonZero<u16>>,
     /// How long a stop waits for callbacks and messages in progress.
     pub(super) drain: Duration,
+    /// Where to listen besides the place that the program names.
+    pub(super) listen: Vec<CString>,
+    /// How sockets appear in the file system, and disappear.
+    pub(super) socket_file: Wanted,
+    /// How many sessions there may be at once.
+    pub(super) limits: Limits,
+    /// How long a new connection may take to negotiate.
+    pub(super) negotiate_timeout: Option<Duration>,
+    /// How long a session may be silent, where that is not up to the program; the inner `None` is forever.
+    pub(super) idle_timeout: Option<Option<Duration>>,
+    /// Whether HUP, TERM and INT are the library's.
+    pub(super) take_signals: bool,
     /// The no-reply steps that the filter's author promises.
     pub(super) no_reply: Steps,
 }
@@ -33,7 +46,6 @@ pub(super) struct Options {
 pub(super) enum ModelName {
     Pool,
     Threads,
-    Fork,
 }
 
 /// One option.
@@ -57,25 +69,14 @@ enum Who {
 const ROWS: &[Row] = &[
     Row {
         name: "model",
-        values: if cfg!(target_os = "linux") { "pool, threads or fork" } else { "threads" },
+        values: if cfg!(target_os = "linux") { "pool or threads" } else { "threads" },
         who: Who::Anybody,
         set: |options, value| {
             options.model = match value {
                 "pool" if cfg!(target_os = "linux") => ModelName::Pool,
                 "threads" => ModelName::Threads,
-                "fork" if cfg!(target_os = "linux") => ModelName::Fork,
                 _ => return None,
             };
-            Some(())
-        },
-    },
-    #[cfg(target_os = "linux")]
-    Row {
-        name: "processes",
-        values: "a number from 1 to 1024",
-        who: Who::Anybody,
-        set: |options, value| {
-            options.processes = Some(value.parse().ok().filter(|workers: &NonZero<u16>| workers.get() <= 1024)?);
             Some(())
         },
     },
@@ -98,6 +99,107 @@ const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "listen",
+        values: "a socket description, such as inet6:8891@[::1]; given again, it adds another one",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.listen.push(CString::new(value).ok().filter(|value| !value.is_empty())?);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-mode",
+        values: "permission bits in octal, such as 0660",
+        who: Who::Anybody,
+        set: |options, value| {
+            let mode = u16::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o777)?;
+            options.socket_file.mode = Some(mode);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-owner",
+        values: "the name or number of a user",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.socket_file.owner = Some(account(value)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-group",
+        values: "the name or number of a group",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.socket_file.group = Some(account(value)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-replace",
+        values: "never, stale or always",
+        who: Who::Anybody,
+        set: |options, value| {
+            let words = [("never", Replace::Never), ("stale", Replace::Stale), ("always", Replace::Always)];
+            options.socket_file.replace = Some(word(value, &words)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "socket-remove",
+        values: "yes or no",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.socket_file.remove = Some(word(value, &[("yes", true), ("no", false)])?);
+            Some(())
+        },
+    },
+    Row {
+        name: "max-sessions",
+        values: "a number from 1 to 4294967295",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.limits.sessions = Some(value.parse().ok()?);
+            Some(())
+        },
+    },
+    Row {
+        name: "admission-wait",
+        values: "a number of seconds",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.limits.wait = Some(seconds(value)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "negotiate-timeout",
+        values: "a number of seconds, or 0 for no limit",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.negotiate_timeout = limit(value)?;
+            Some(())
+        },
+    },
+    Row {
+        name: "idle-timeout",
+        values: "a number of seconds, or 0 for no limit",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.idle_timeout = Some(limit(value)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "signals",
+        values: "take or leave",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.take_signals = word(value, &[("take", true), ("leave", false)])?;
+            Some(())
+        },
+    },
+    Row {
         name: "noreply",
         values: "all, or some of connect, helo, mail, rcpt, data, unknown, header, eoh and body with commas between them",
         who: Who::Author,
@@ -108,8 +210,23 @@ const ROWS: &[Row] = &[
     },
 ];
 
+/// Who it is, is looked up when the socket is opened.
+fn account(value: &str) -> Option<String> {
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// What one of a few words stands for.
+fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Option<T> {
+    words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning)
+}
+
 fn seconds(value: &str) -> Option<Duration> {
     value.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+/// A time limit, of which 0 is none.
+fn limit(value: &str) -> Option<Option<Duration>> {
+    seconds(value).map(|limit| Some(limit).filter(|limit| !limit.is_zero()))
 }
 
 fn no_reply_step(stage: &str) -> Option<Steps> {
@@ -143,9 +260,14 @@ impl Options {
     pub(super) const DEFAULT: Self = Options {
         // Other systems have no event loop here yet.
         model: if cfg!(target_os = "linux") { ModelName::Pool } else { ModelName::Threads },
-        processes: None,
         threads: None,
         drain: Duration::from_secs(5),
+        listen: Vec::new(),
+        socket_file: Wanted::NOTHING,
+        limits: Limits::NONE,
+        negotiate_timeout: None,
+        idle_timeout: None,
+        take_signals: true,
         no_reply: Steps::empty(),
     };
 
@@ -187,14 +309,13 @@ impl Options {
 
     /// Finds options that exclude each other.
     fn agree(&self) -> Result<(), OptionError> {
-        match self {
-            Options { model: ModelName::Threads, threads: Some(_), .. } => Err(OptionError(
+        match (self.model, self.threads) {
+            (ModelName::Threads, Some(_)) => Err(OptionError(
                 "option threads=N goes with model=pool; model=threads has one for each connection".into(),
             )),
-            Options { model: ModelName::Fork, processes: Some(_), .. } => Err(OptionError(
-                "option processes=N goes with model=pool or threads; model=fork has a process for each connection"
-                    .into(),
-            )),
+            _ if self.limits.wait.is_some() && self.limits.sessions.is_none() => {
+                Err(OptionError("option admission-wait goes with max-sessions".into()))
+            }
             _ => Ok(()),
         }
     }
@@ -223,7 +344,7 @@ mod tests {
         assert_eq!(message("drain=-1"), "option drain=-1: the value must be a number of seconds");
         assert_eq!(message("threads=0"), "option threads=0: the value must be a number from 1 to 65535");
         assert!(message("model=quick").starts_with("option model=quick: the value must be "));
-        assert!(message("speed=11").starts_with("unknown option speed; there are model, "));
+        assert!(message("speed=11").starts_with("unknown option speed; there are model, threads, "));
         assert_eq!(message("noreply=all"), "option noreply is for the filter's author, who sets it with smfi_setopt");
     }
 
@@ -252,18 +373,5 @@ mod tests {
     fn options_that_exclude_each_other() {
         assert!(with("threads=2").unwrap().agree().is_ok());
         assert!(with("threads=2, model=threads").unwrap().agree().is_err());
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn processes() {
-        assert_eq!(with("processes=1024").unwrap().processes, NonZero::new(1024));
-        for bad in ["processes=0", "processes=1025", "processes=many"] {
-            assert_eq!(with(bad).unwrap_err(), format!("option {bad}: the value must be a number from 1 to 1024"));
-        }
-        assert!(with("processes=2, model=threads").unwrap().agree().is_ok());
-        assert!(with("processes=2, threads=1").unwrap().agree().is_ok());
-        assert!(with("model=fork, threads=1").unwrap().agree().is_ok());
-        assert!(with("model=fork, processes=2").unwrap().agree().is_err());
     }
 }

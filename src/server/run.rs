@@ -3,22 +3,16 @@
 use std::ffi::{CStr, c_int};
 use std::fmt;
 use std::io;
-#[cfg(target_os = "linux")]
-use std::num::NonZero;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::listener::Listener;
 use super::log;
-#[cfg(target_os = "linux")]
+use super::notifier::{Notifier, Reporter};
 use super::options::ModelName;
-use super::options::Options;
 use super::service::Server;
 use super::settings::{self, filter_name};
 use super::signals::Signals;
 use super::stop::Run;
-#[cfg(target_os = "linux")]
-use crate::model::{Children, Fork, GatherError, Pool, Processes};
 use crate::model::{Model, Threads};
 use crate::sys::{process, signal};
 
@@ -52,66 +46,34 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         _ => explain("smfi_main cannot begin")(error),
     })?;
     log_panics();
-    let run_model = choose(&plan.options, name)?;
-    let signals = Signals::take().map_err(explain("Couldn't start signal thread"))?;
-    let Listener { socket, family, leave } = settings::take_listener().ok_or_else(|| Told(process::errno()))?;
-    let server = Server::new(plan, family, Arc::clone(&run.stop)).map_err(explain("smfi_main cannot begin"))?;
-    let server = Arc::new(server);
-    let outcome = run_model(Arc::clone(&server), socket);
-    if let Some(leave) = leave
-        && let Err(error) = leave.take()
-    {
-        explain("cannot leave the socket as it should be")(error);
+    let signals =
+        plan.options.take_signals.then(Signals::take).transpose().map_err(explain("Couldn't start signal thread"))?;
+    let listeners = settings::take_listeners().ok_or_else(|| Told(process::errno()))?;
+    let (acceptors, leaves): (Vec<_>, Vec<_>) =
+        listeners.into_iter().map(|Listener { acceptor, leave }| (acceptor, leave)).unzip();
+    let model = plan.options.model;
+    let notifier = Notifier::from_environment().unwrap_or_else(|error| {
+        log::error(name, format_args!("cannot notify the service manager at NOTIFY_SOCKET: {error}"));
+        None
+    });
+    let server = Arc::new(Server::new(plan, Arc::clone(&run.wake), notifier));
+    let reporter = Reporter::start(&server).map_err(explain("cannot start a thread"))?;
+    let outcome = match model {
+        #[cfg(target_os = "linux")]
+        ModelName::Pool => crate::model::Pool::run(Arc::clone(&server), acceptors),
+        #[cfg(not(target_os = "linux"))]
+        ModelName::Pool => unreachable!("not among the options of this system"),
+        ModelName::Threads => Threads::run(Arc::clone(&server), acceptors),
+    };
+    for leave in leaves.into_iter().flatten() {
+        if let Err(error) = leave.take() {
+            explain("cannot leave the socket as it should be")(error);
+        }
     }
+    drop(reporter);
     server.end();
     drop(signals);
     outcome.and_then(|()| server.take_broken().map_or(Ok(()), Err)).map_err(explain("smfi_main cannot go on"))
-}
-
-/// Serves from a socket until the server is to stop.
-type RunModel = Box<dyn FnOnce(Arc<Server>, OwnedFd) -> io::Result<()>>;
-
-/// Prepares the model that the options name. The library has no thread yet: some models need that.
-#[cfg(target_os = "linux")]
-fn choose(options: &Options, name: &CStr) -> Result<RunModel, Told> {
-    let children = |option: &str| {
-        Children::gather().map_err(|error| match error {
-            GatherError::Threads(threads) => tell(
-                name,
-                format_args!(
-                    "smfi_main: option {option} needs a process without other threads, and this one has {threads}; use \
-                     model=pool or threads without processes"
-                ),
-                libc::EINVAL,
-            ),
-            GatherError::System(error) => {
-                tell(name, format_args!("option {option}: {error}"), error.raw_os_error().unwrap_or(libc::EIO))
-            }
-        })
-    };
-    let processes = |workers: NonZero<u16>| children(&format!("processes={workers}"));
-    Ok(match (options.model, options.processes) {
-        (ModelName::Pool, None) => Box::new(|server, socket| Pool.run(server, socket)),
-        (ModelName::Threads, None) => Box::new(|server, socket| Threads.run(server, socket)),
-        (ModelName::Pool, Some(workers)) => {
-            let model = Processes { children: processes(workers)?, workers, model: Pool };
-            Box::new(|server, socket| model.run(server, socket))
-        }
-        (ModelName::Threads, Some(workers)) => {
-            let model = Processes { children: processes(workers)?, workers, model: Threads };
-            Box::new(|server, socket| model.run(server, socket))
-        }
-        (ModelName::Fork, _) => {
-            let model = Fork(children("model=fork")?);
-            Box::new(|server, socket| model.run(server, socket))
-        }
-    })
-}
-
-/// The only one that other systems have so far.
-#[cfg(not(target_os = "linux"))]
-fn choose(_: &Options, _: &CStr) -> Result<RunModel, Told> {
-    Ok(Box::new(|server, socket| Threads.run(server, socket)))
 }
 
 /// Has panics go to the system log. Standard error may be closed, or be somebody's connection.

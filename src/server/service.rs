@@ -1,10 +1,9 @@
 //! What the sessions of one run share, and how connections become sessions.
 
 use std::ffi::c_int;
-use std::fmt;
 use std::io;
 use std::num::NonZero;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -12,45 +11,60 @@ use std::time::Duration;
 use milter_protocol::Profile;
 
 use super::Filter;
+use super::admission::{Called, Lobby, Seat, Visitor};
 use super::context::Context;
 use super::log::{self, Episode, Level, Limiter};
+use super::notifier::Notifier;
 use super::session::Session;
 use super::settings::Plan;
-use super::stop::{self, Stop};
-use crate::model::{Admission, Connection, Service};
-use crate::sys::shared::Shared;
-use crate::sys::socket::{self, Family};
+use super::stop;
+use crate::model::{Admission, Service};
+use crate::sys::poll::{self, Interest};
+use crate::sys::socket::{self, Acceptor, Family};
 use crate::sys::stdio;
+use crate::sys::wake::Wake;
 
 /// The filter of one run and what its sessions share.
 pub(crate) struct Server {
     plan: Plan,
     profile: Profile,
-    family: Family,
-    stop: Arc<Stop>,
-    sessions: AtomicU64,
+    /// Readable from the moment the run is to stop.
+    wake: Arc<Wake>,
+    notifier: Option<Notifier>,
+    /// How many sessions there have been.
+    numbers: AtomicU64,
+    lobby: Lobby,
+    crowds: Episode,
     limiter: Limiter,
     exhaustion: Episode,
     trouble: Episode,
-    private_data_told: Shared<AtomicBool>,
+    private_data_told: AtomicBool,
+    /// The run is over: no connections are taken whatever later runs do.
+    ended: AtomicBool,
+    /// Sessions are to end after the command in hand although the run is over.
+    aborted: AtomicBool,
     /// Why nothing can be served any more.
     broken: parking_lot::Mutex<Option<io::Error>>,
 }
 
 impl Server {
-    pub(super) fn new(plan: Plan, family: Family, stop: Arc<Stop>) -> io::Result<Self> {
-        Ok(Server {
+    pub(super) fn new(plan: Plan, wake: Arc<Wake>, notifier: Option<Notifier>) -> Self {
+        Server {
             profile: Profile { promised: plan.options.no_reply, ..plan.filter.profile() },
+            lobby: Lobby::new(plan.options.limits),
             plan,
-            family,
-            stop,
-            sessions: AtomicU64::new(0),
-            limiter: Limiter::new()?,
+            wake,
+            notifier,
+            numbers: AtomicU64::new(0),
+            crowds: Episode::new(),
+            limiter: Limiter::new(),
             exhaustion: Episode::new(),
             trouble: Episode::new(),
-            private_data_told: Shared::new(AtomicBool::new(false))?,
+            private_data_told: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
             broken: parking_lot::Mutex::new(None),
-        })
+        }
     }
 
     /// A run that nobody waits for.
@@ -58,14 +72,17 @@ impl Server {
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
         let options = super::options::Options::DEFAULT;
         let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0, options };
-        Server::new(plan, Family::Local, Arc::new(Stop::new().unwrap())).unwrap()
+        Server::new(plan, Arc::new(Wake::new().unwrap()), None)
     }
 
-    /// Notes that the run is over, for whatever reason; some sessions may not be.
+    /// Notes that the run is over; some sessions may not be.
     pub(super) fn end(&self) {
-        self.stop.raise(stop::Level::Stop);
+        let aborted = stop::level() == stop::Level::Abort;
+        self.ended.store(true, Relaxed);
+        self.aborted.store(aborted, Relaxed);
+        self.lobby.close();
         if self.plan.debug > 0 {
-            log::ended(self.filter().name(), if self.aborting() { "aborting" } else { "terminating" });
+            log::ended(self.filter().name(), if aborted { "aborting" } else { "terminating" });
         }
     }
 
@@ -84,11 +101,11 @@ impl Server {
 
     /// Whether sessions are to end after the command in hand.
     pub(super) fn aborting(&self) -> bool {
-        self.stop.level() == stop::Level::Abort
+        stop::level() == stop::Level::Abort || self.aborted.load(Relaxed)
     }
 
     /// Writes a line about a session to the system log, unless there were too many.
-    pub(super) fn report(&self, level: Level, text: fmt::Arguments<'_>) {
+    pub(super) fn report(&self, level: Level, text: std::fmt::Arguments<'_>) {
         self.limiter.write(level, self.filter().name(), text);
     }
 
@@ -111,20 +128,84 @@ impl Server {
             );
         }
     }
+
+    /// Where connections wait for a session, and sessions are counted.
+    pub(super) fn lobby(&self) -> &Lobby {
+        &self.lobby
+    }
+
+    /// Has the service manager know that there are more sessions, or fewer.
+    pub(super) fn tell_sessions(&self) {
+        if let Some(notifier) = &self.notifier {
+            notifier.note();
+        }
+    }
+
+    /// The way to the service manager, if there is one.
+    pub(super) fn notifier(&self) -> Option<&Notifier> {
+        self.notifier.as_ref()
+    }
+
+    /// Tells once in a while that there are as many sessions as there may be.
+    fn tell_crowd(&self) {
+        if self.crowds.begins() {
+            let text = format_args!("there are as many sessions as max-sessions allows; new connections wait");
+            log::write(Level::Warning, self.filter().name(), text);
+        }
+    }
+
+    fn open(self: &Arc<Self>, connection: OwnedFd, family: Family) -> Session {
+        if family == Family::Internet {
+            let told = |what| move |error: &io::Error| self.report(Level::Warning, format_args!("{what}: {error}"));
+            let _ = socket::set_keep_alive(connection.as_fd()).inspect_err(told("keepalive on a connection failed"));
+            let _ = socket::set_no_delay(connection.as_fd()).inspect_err(told("no delay on a connection failed"));
+        }
+        let seat = Seat::take(self);
+        Session::new(Arc::new(Context::new(Arc::clone(self), self.number(), connection)), Some(seat))
+    }
+
+    /// A session in which the MTA is asked to come again later.
+    fn refuse(self: &Arc<Self>, connection: OwnedFd) -> Session {
+        Session::new(Arc::new(Context::refused(Arc::clone(self), self.number(), connection)), None)
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Relaxed) + 1
+    }
 }
 
 impl Service for Server {
     type Session = Session;
 
-    fn accept(&self, listener: BorrowedFd<'_>) -> Admission<Connection> {
-        let error = match socket::accept(listener) {
-            Ok(descriptor) => {
-                let number = self.sessions.fetch_add(1, Relaxed) + 1;
-                return Admission::Taken(Connection { descriptor, number });
+    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Session> {
+        match self.lobby.call() {
+            Some(Called::In(Visitor { connection, family, .. })) => {
+                return Admission::Session(self.open(connection, family));
             }
+            Some(Called::Off(visitor)) => return Admission::Session(self.refuse(visitor.connection)),
+            None => {}
+        }
+        let full = self.lobby.is_full();
+        if full && !self.lobby.is_open() {
+            let waiting = poll::wait([(listener.as_fd(), Interest::Read)], Some(Duration::ZERO));
+            return if matches!(waiting, Ok([true])) {
+                self.tell_crowd();
+                Admission::Pause
+            } else {
+                Admission::Empty
+            };
+        }
+        let error = match socket::accept(listener.as_fd()) {
+            Ok(connection) if full => {
+                self.tell_crowd();
+                self.lobby.seat_visitor(connection, listener.family);
+                return Admission::Again;
+            }
+            Ok(connection) => return Admission::Session(self.open(connection, listener.family)),
             Err(error) => error,
         };
         match error.raw_os_error() {
+            Some(libc::EAGAIN) if !self.lobby.is_empty() => Admission::Pause,
             Some(libc::EAGAIN) => Admission::Empty,
             Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL) => {
                 self.broken(&error);
@@ -132,19 +213,21 @@ impl Service for Server {
             }
             Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => Admission::Again,
             _ => {
-                self.exhausted(&error);
+                if self.exhaustion.begins() {
+                    let text = format_args!("cannot accept connections: {error}; new ones wait until that is over");
+                    log::error(self.filter().name(), text);
+                }
                 Admission::Pause
             }
         }
     }
 
-    fn open(self: &Arc<Self>, Connection { descriptor, number }: Connection) -> Session {
-        if self.family == Family::Internet {
-            let told = |what| move |error: &io::Error| self.report(Level::Warning, format_args!("{what}: {error}"));
-            let _ = socket::set_keep_alive(descriptor.as_fd()).inspect_err(told("keepalive on a connection failed"));
-            let _ = socket::set_no_delay(descriptor.as_fd()).inspect_err(told("no delay on a connection failed"));
-        }
-        Session::new(Arc::new(Context::new(Arc::clone(self), number, descriptor)))
+    fn turn(&self) -> Option<Duration> {
+        self.notifier.as_ref()?.turn()
+    }
+
+    fn introduction(&self) -> Option<Duration> {
+        self.plan.options.negotiate_timeout
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -160,26 +243,11 @@ impl Service for Server {
     }
 
     fn stopping(&self) -> bool {
-        self.stop.level() > stop::Level::Run
+        self.ended.load(Relaxed) || stop::stop_requested()
     }
 
     fn stop_descriptor(&self) -> BorrowedFd<'_> {
-        self.stop.descriptor()
-    }
-
-    fn forked(&self) {
-        stop::join();
-    }
-
-    fn exhausted(&self, error: &io::Error) {
-        if self.exhaustion.begins() {
-            let text = format_args!("cannot accept connections: {error}; new ones wait until that is over");
-            log::error(self.filter().name(), text);
-        }
-    }
-
-    fn lost(&self, what: fmt::Arguments<'_>) {
-        self.report(Level::Error, what);
+        self.wake.as_fd()
     }
 
     fn trouble(&self, what: &str, error: &io::Error) {
@@ -190,6 +258,6 @@ impl Service for Server {
 
     fn broken(&self, error: &io::Error) {
         *self.broken.lock() = Some(error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error));
-        self.stop.raise(stop::Level::Abort);
+        stop::raise(stop::Level::Abort);
     }
 }

@@ -10,6 +10,7 @@ use milter_protocol::frame::{self, HEADER_LEN};
 use milter_protocol::{Callback, Callbacks, Failure, Notice, State};
 use parking_lot::MutexGuard;
 
+use super::admission::Seat;
 use super::buffer::{Buffer, Scratch};
 use super::context::Context;
 use super::log::Level;
@@ -22,6 +23,9 @@ pub(crate) struct Session {
     /// The start of a frame of which the rest has not come.
     kept: Option<Box<Buffer>>,
     in_message: bool,
+    negotiated: bool,
+    /// Its place among the sessions that there may be; sessions that are refused have none.
+    _seat: Option<Seat>,
 }
 
 /// Why nothing more is received, as debug output numbers it.
@@ -51,18 +55,21 @@ impl model::Session for Session {
         self.guarded(pace, |session, pace| session.disconnect(ReadEnd::Timeout, pace))
     }
 
+    fn is_introduced(&self) -> bool {
+        self.negotiated
+    }
+
     fn in_message(&self) -> bool {
         self.in_message
     }
 }
 
 impl Session {
-    pub(super) fn new(context: Arc<Context>) -> Self {
-        Session { context, kept: None, in_message: false }
+    pub(super) fn new(context: Arc<Context>, seat: Option<Seat>) -> Self {
+        Session { context, kept: None, in_message: false, negotiated: false, _seat: seat }
     }
 
-    /// Takes one step. A panic in it, whether the library's or that of a filter written in Rust, ends this session and
-    /// nothing else.
+    /// Takes one step. A panic in it ends this session and nothing else.
     fn guarded(&mut self, pace: &mut dyn Pace, step: impl FnOnce(&mut Self, &mut dyn Pace) -> Next) -> Next {
         let next = catch_unwind(AssertUnwindSafe(|| step(self, pace))).unwrap_or_else(|_| {
             self.context.report(Level::Error, format_args!("internal error, the session is ended"));
@@ -73,7 +80,10 @@ impl Session {
             });
             catch_unwind(end).unwrap_or(Next::End)
         });
-        self.in_message = !next.is_over() && self.context.core().engine.in_message();
+        let core = self.context.core();
+        self.in_message = !next.is_over() && core.engine.in_message();
+        self.negotiated = core.engine.state() != State::Init;
+        drop(core);
         if next == Next::End {
             self.context.check_private();
         }
@@ -154,7 +164,7 @@ impl Session {
     /// Runs the callbacks that are due, and sends what answers the command.
     fn run_callbacks(&mut self, payload: &mut [u8], pace: &mut dyn Pace) -> Next {
         let context = &*self.context;
-        let filter = context.server.filter();
+        let filter = context.filter();
         let mut core = context.core();
         loop {
             let callback = core.engine.poll_callback(payload);
@@ -334,7 +344,7 @@ mod tests {
         fn new(server: &Arc<Server>) -> Self {
             let (stream, connection) = UnixStream::pair().unwrap();
             let context = Context::new(Arc::clone(server), 1, connection.into());
-            Peer { stream, session: Session::new(Arc::new(context)), scratch: Scratch::default() }
+            Peer { stream, session: Session::new(Arc::new(context), None), scratch: Scratch::default() }
         }
 
         fn say(&mut self, command: &Command<'_>) -> Next {

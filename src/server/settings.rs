@@ -1,6 +1,6 @@
 //! What a program sets before it runs its filter: one filter and one set of settings per process.
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,10 +10,12 @@ use milter_protocol::frame::DEFAULT_LIMIT;
 use parking_lot::Mutex;
 
 use super::Filter;
+use super::activation::Activation;
 use super::description::Description;
 use super::listener::{Listener, OpenError};
 use super::log::{self, Level};
 use super::options::{OptionError, Options};
+use super::socket_file::Replace;
 use crate::sys::process;
 use crate::sys::socket::DEFAULT_BACKLOG;
 
@@ -25,8 +27,8 @@ struct Settings {
     timeout: c_int,
     debug: c_int,
     options: Options,
-    /// The socket that was opened ahead of the run.
-    listener: Option<Listener>,
+    /// The sockets that were opened ahead of the run.
+    listeners: Vec<Listener>,
 }
 
 static SETTINGS: Mutex<Settings> = Mutex::new(Settings {
@@ -36,7 +38,7 @@ static SETTINGS: Mutex<Settings> = Mutex::new(Settings {
     timeout: 7210,
     debug: 0,
     options: Options::DEFAULT,
-    listener: None,
+    listeners: Vec::new(),
 });
 
 static DATA_SIZE: AtomicUsize = AtomicUsize::new(DEFAULT_LIMIT);
@@ -84,38 +86,62 @@ pub(super) fn data_size() -> usize {
     DATA_SIZE.load(Relaxed)
 }
 
-/// Opens the socket ahead of the run, so that it can be used after privileges are dropped. An open one stays.
+/// Opens the sockets ahead of the run, so that they can be used after privileges are dropped. Open ones stay.
 pub(crate) fn open_socket(remove_stale: bool) -> bool {
-    if SETTINGS.lock().listener.is_some() {
+    if !SETTINGS.lock().listeners.is_empty() {
         return true;
     }
     match open(remove_stale) {
-        Some(listener) => {
-            SETTINGS.lock().listener = Some(listener);
+        Some(listeners) => {
+            SETTINGS.lock().listeners = listeners;
             true
         }
         None => false,
     }
 }
 
-/// Opens the socket; looking names up and writing to the log may take their time.
-fn open(remove_stale: bool) -> Option<Listener> {
+/// Opens all sockets or none; looking names up and writing to the log may take their time.
+fn open(remove_stale: bool) -> Option<Vec<Listener>> {
     let name = filter_name().unwrap_or_default();
     let useless = |reason: &dyn fmt::Display| log::error(&name, format_args!("smfi_opensocket: {reason}"));
-    let Plan { filter, connection, backlog, debug, .. } = plan().inspect_err(|error| useless(error)).ok()?;
-    let shown = connection.to_string_lossy();
-    if debug > 0 {
-        log::write(Level::Debug, filter.name(), format_args!("Opening listen socket on conn {shown}"));
-    }
-    let description = Description::parse(&connection).map_err(OpenError::from);
-    match description.and_then(|description| Listener::open(&description, remove_stale, backlog)) {
-        Ok(listener) => Some(listener),
-        Err(error) => {
-            log::error(filter.name(), format_args!("Unable to create listening socket on conn {shown}: {error}"));
+    let plan = plan().inspect_err(|error| useless(error)).ok()?;
+    let activation = Activation::of_this_process();
+    let mut opened = Vec::new();
+    for connection in std::iter::once(&plan.connection).chain(&plan.options.listen) {
+        if let Err(error) = open_connection(&plan, connection, &activation, remove_stale, &mut opened) {
+            let shown = connection.to_string_lossy();
+            log::error(&name, format_args!("Unable to create listening socket on conn {shown}: {error}"));
+            for (_, listener) in opened {
+                let _ = listener.give_up().inspect_err(|error| useless(error));
+            }
             process::set_errno(error.errno());
-            None
+            return None;
         }
     }
+    Some(opened.into_iter().map(|(_, listener)| listener).collect())
+}
+
+/// Opens what one description names, unless it is open already.
+fn open_connection(
+    plan: &Plan,
+    connection: &CStr,
+    activation: &Activation,
+    remove_stale: bool,
+    opened: &mut Vec<(Description, Listener)>,
+) -> Result<(), OpenError> {
+    if plan.debug > 0 {
+        let shown = connection.to_string_lossy();
+        log::write(Level::Debug, plan.filter.name(), format_args!("Opening listen socket on conn {shown}"));
+    }
+    let wanted = &plan.options.socket_file;
+    let replace = wanted.replace.unwrap_or(if remove_stale { Replace::Always } else { Replace::Never });
+    for description in activation.resolve(Description::parse(connection)?)? {
+        if opened.iter().all(|(other, _)| *other != description) {
+            let listener = Listener::open(&description, wanted, replace, plan.backlog)?;
+            opened.push((description, listener));
+        }
+    }
+    Ok(())
 }
 
 /// What a run is made of.
@@ -152,8 +178,9 @@ pub(super) fn plan() -> Result<Plan, PlanError> {
     let settings = SETTINGS.lock();
     let connection = settings.connection.clone().ok_or(PlanError::NoConnection)?;
     let filter = settings.filter.clone().ok_or(PlanError::NoFilter)?;
-    let timeout = u64::try_from(settings.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let options = settings.options.clone().with_environment().map_err(PlanError::Options)?;
+    let timeout = u64::try_from(settings.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let timeout = options.idle_timeout.unwrap_or(timeout);
     Ok(Plan { filter, connection, backlog: settings.backlog, timeout, debug: settings.debug, options })
 }
 
@@ -162,8 +189,8 @@ pub(super) fn filter_name() -> Option<CString> {
     SETTINGS.lock().filter.as_ref().map(|filter| filter.name().to_owned())
 }
 
-/// The socket for a run: the one opened ahead, or a new one. Without one, `errno` says why.
-pub(super) fn take_listener() -> Option<Listener> {
-    let ahead = SETTINGS.lock().listener.take();
-    ahead.or_else(|| open(false))
+/// The sockets for a run: those opened ahead, or new ones. Without any, `errno` says why.
+pub(super) fn take_listeners() -> Option<Vec<Listener>> {
+    let ahead = std::mem::take(&mut SETTINGS.lock().listeners);
+    if ahead.is_empty() { open(false) } else { Some(ahead) }
 }

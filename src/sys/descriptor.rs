@@ -1,8 +1,6 @@
-//! Descriptors: ownership of fresh ones, and what they are.
+//! Descriptors: ownership of fresh ones, and their flags.
 
-use std::ffi::CStr;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
@@ -19,10 +17,6 @@ pub(super) unsafe fn own(fresh: libc::c_int) -> io::Result<OwnedFd> {
     let fresh = check(fresh)?;
     // SAFETY: a descriptor that has just been made and that nobody else knows, as the caller promises.
     let fresh = unsafe { OwnedFd::from_raw_fd(fresh) };
-    above_stdio(fresh)
-}
-
-fn above_stdio(fresh: OwnedFd) -> io::Result<OwnedFd> {
     if fresh.as_raw_fd() >= ABOVE_STDIO { Ok(fresh) } else { duplicate(&fresh) }
 }
 
@@ -35,12 +29,6 @@ pub(crate) fn duplicate(file: &OwnedFd) -> io::Result<OwnedFd> {
 pub(crate) fn duplicate_raw(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl with F_DUPFD_CLOEXEC reads no memory and reports unknown descriptors; the call makes a descriptor.
     unsafe { own(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, ABOVE_STDIO)) }
-}
-
-/// A pipe: what is written to the second end can be read from the first.
-pub(crate) fn pipe() -> io::Result<[OwnedFd; 2]> {
-    let (readable, writable) = io::pipe()?;
-    Ok([above_stdio(readable.into())?, above_stdio(writable.into())?])
 }
 
 /// Sets close-on-exec on a descriptor that the program made.
@@ -67,47 +55,17 @@ fn status_flags(file: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     check(unsafe { libc::fcntl(number(file), libc::F_GETFL) })
 }
 
-/// What a path or descriptor refers to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
-    device: u64,
-    inode: u64,
-    is_socket: bool,
-}
-
-impl Identity {
-    /// Whether it is a socket.
-    pub(crate) fn is_socket(&self) -> bool {
-        self.is_socket
-    }
-
-    /// What is at `path`, not following a link there.
-    pub(crate) fn of_path(path: &CStr) -> io::Result<Self> {
-        let mut status = MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: `path` is NUL-terminated, `status` has room for one stat structure.
-        check(unsafe { libc::lstat(path.as_ptr(), status.as_mut_ptr()) })?;
-        // SAFETY: lstat succeeded and so filled the structure.
-        let status = unsafe { status.assume_init() };
-        // The widths of these fields differ from system to system.
-        #[allow(clippy::unnecessary_cast)]
-        Ok(Identity {
-            device: status.st_dev as u64,
-            inode: status.st_ino as u64,
-            is_socket: status.st_mode & libc::S_IFMT == libc::S_IFSOCK,
-        })
-    }
-}
-
-/// Removes a path.
-pub(crate) fn unlink(path: &CStr) -> io::Result<()> {
-    // SAFETY: `path` is NUL-terminated.
-    check(unsafe { libc::unlink(path.as_ptr()) }).map(drop)
-}
-
 /// Writes to a descriptor that may be closed meanwhile; usable in signal handlers.
 pub(super) fn write_raw(number: RawFd, octets: &[u8]) {
     // SAFETY: the octets are readable; an unknown descriptor is reported, which nobody could act on here.
     unsafe { libc::write(number, octets.as_ptr().cast(), octets.len()) };
+}
+
+/// Reads, and throws away, what a few writes of [`super::wake::call`] have left.
+pub(super) fn read_raw(number: RawFd) {
+    let mut room = [0_u8; 512];
+    // SAFETY: the room is writable for its length; an unknown descriptor is reported, and then nothing was to be read.
+    unsafe { libc::read(number, room.as_mut_ptr().cast(), room.len()) };
 }
 
 /// The number of a borrowed descriptor, for structures handed to the kernel.

@@ -3,17 +3,16 @@
 //! Every descriptor made here is close-on-exec from the start and never lands on 0, 1 or 2: a program that has closed
 //! its standard streams would otherwise write its messages into a mail session.
 
-#[cfg(target_os = "linux")]
-pub(crate) mod child;
+pub(crate) mod accounts;
+pub(crate) mod datagram;
 pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
+pub(crate) mod file;
 pub(crate) mod names;
 pub(crate) mod poll;
 pub(crate) mod process;
-pub(crate) mod shared;
 pub(crate) mod signal;
-pub(crate) mod slot;
 pub(crate) mod socket;
 pub(crate) mod stdio;
 pub(crate) mod syslog;

@@ -22,25 +22,40 @@ pub(crate) fn wait<const N: usize>(
     descriptors: [(BorrowedFd<'_>, Interest); N],
     limit: Option<Duration>,
 ) -> io::Result<[bool; N]> {
-    let mut set = descriptors.map(|(descriptor, interest)| libc::pollfd {
-        fd: number(descriptor),
-        events: if interest == Interest::Read { libc::POLLIN } else { libc::POLLOUT },
-        revents: 0,
-    });
+    let mut set = descriptors.map(|(descriptor, interest)| entry(descriptor, interest));
+    wait_for(&mut set, limit).map(|()| set.map(|entry| entry.revents != 0))
+}
+
+/// Waits until something is to be read from one of `descriptors`, or the time is up.
+pub(crate) fn wait_for_any<'a>(
+    descriptors: impl IntoIterator<Item = BorrowedFd<'a>>,
+    limit: Option<Duration>,
+) -> io::Result<()> {
+    let mut set: Vec<_> = descriptors.into_iter().map(|descriptor| entry(descriptor, Interest::Read)).collect();
+    wait_for(&mut set, limit)
+}
+
+fn entry(descriptor: BorrowedFd<'_>, interest: Interest) -> libc::pollfd {
+    let events = if interest == Interest::Read { libc::POLLIN } else { libc::POLLOUT };
+    libc::pollfd { fd: number(descriptor), events, revents: 0 }
+}
+
+/// Waits until something has happened on one of the descriptors, and notes it there, or the time is up.
+fn wait_for(set: &mut [libc::pollfd], limit: Option<Duration>) -> io::Result<()> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut remaining = limit;
     loop {
-        // SAFETY: `set` holds N entries and is writable.
-        match check(unsafe { libc::poll(set.as_mut_ptr(), N as libc::nfds_t, milliseconds(remaining)) }) {
+        // SAFETY: `set` holds that many entries and is writable.
+        match check(unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, milliseconds(remaining)) }) {
             Ok(0) => {}
-            Ok(_) => return Ok(set.map(|entry| entry.revents != 0)),
+            Ok(_) => return Ok(()),
             // A signal handler of the program ran.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
         remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if remaining.is_some_and(|remaining| remaining.is_zero()) {
-            return Ok([false; N]);
+            return Ok(());
         }
     }
 }

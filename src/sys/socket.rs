@@ -1,9 +1,9 @@
 //! Stream sockets.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::descriptor::{number, own};
@@ -32,17 +32,7 @@ pub(crate) fn bind(place: &Place<'_>) -> io::Result<OwnedFd> {
     match place {
         Place::Path(path) => {
             let socket = stream(libc::AF_UNIX)?;
-            // SAFETY: all-zero octets are a valid sockaddr_un.
-            let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-            address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-            let path = path.to_bytes();
-            if path.len() > MAX_PATH {
-                return Err(io::ErrorKind::InvalidFilename.into());
-            }
-            for (to, from) in address.sun_path.iter_mut().zip(path) {
-                *to = *from as libc::c_char;
-            }
-            bind_to(&socket, &address)?;
+            bind_to(&socket, &local_address(path)?)?;
             Ok(socket)
         }
         Place::Address(SocketAddr::V4(wanted)) => {
@@ -71,13 +61,54 @@ pub(crate) fn bind(place: &Place<'_>) -> io::Result<OwnedFd> {
     }
 }
 
+fn local_address(path: &CStr) -> io::Result<libc::sockaddr_un> {
+    // SAFETY: all-zero octets are a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let path = path.to_bytes();
+    if path.len() > MAX_PATH {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(path) {
+        *to = *from as libc::c_char;
+    }
+    Ok(address)
+}
+
+/// Whether somebody listens on the stream socket at `path`, found by connecting.
+pub(crate) fn is_answered(path: &CStr) -> io::Result<bool> {
+    let address = local_address(path)?;
+    let socket = stream(libc::AF_UNIX)?;
+    // A full backlog is an answer, too: nothing to wait for.
+    super::descriptor::set_blocking(socket.as_fd(), false)?;
+    let len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address is readable for its whole size.
+    match check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) }) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => Ok(false),
+            Some(libc::EAGAIN | libc::EINPROGRESS) => Ok(true),
+            _ => Err(error),
+        },
+    }
+}
+
 fn stream(family: libc::c_int) -> io::Result<OwnedFd> {
+    new(family, libc::SOCK_STREAM)
+}
+
+/// A Unix socket to send datagrams from.
+pub(super) fn datagram() -> io::Result<OwnedFd> {
+    new(libc::AF_UNIX, libc::SOCK_DGRAM)
+}
+
+fn new(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
     #[cfg(not(target_vendor = "apple"))]
     // SAFETY: no memory is involved; the call makes a descriptor.
-    let socket = unsafe { own(libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)) };
+    let socket = unsafe { own(libc::socket(family, kind | libc::SOCK_CLOEXEC, 0)) };
     #[cfg(target_vendor = "apple")]
     // SAFETY: no memory is involved. This system cannot make a socket close-on-exec in one step; the call makes a descriptor.
-    let socket = unsafe { own(libc::socket(family, libc::SOCK_STREAM, 0)) }.inspect(|socket| {
+    let socket = unsafe { own(libc::socket(family, kind, 0)) }.inspect(|socket| {
         let _ = super::descriptor::set_close_on_exec(socket.as_raw_fd());
     });
     socket
@@ -95,18 +126,52 @@ pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: libc::c_int) -> io::Result
     check(unsafe { libc::listen(number(socket), backlog) }).map(drop)
 }
 
-/// The family of a stream socket; `None` for any other.
-pub(crate) fn stream_family(socket: BorrowedFd<'_>) -> io::Result<Option<Family>> {
-    if option(socket, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM {
+/// Where a socket is bound.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// A path in the file system.
+    Path(CString),
+    /// An IPv4 or IPv6 address and port; `dual_stack` says that IPv6 means IPv4, too.
+    Address { address: SocketAddr, dual_stack: bool },
+    /// Nowhere, or at no address that could be described.
+    Elsewhere,
+}
+
+/// Where a stream socket is bound; `None` for any other kind of socket.
+pub(crate) fn bound_to(socket: &OwnedFd) -> io::Result<Option<Bound>> {
+    if option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM {
         return Ok(None);
     }
-    let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    // SAFETY: `address` has room for any socket address and `len` says so.
-    check(unsafe { libc::getsockname(number(socket), address.as_mut_ptr().cast(), &raw mut len) })?;
-    // SAFETY: it was zeroed, and all-zero octets are a valid sockaddr_storage whatever getsockname wrote over them.
-    let family = unsafe { address.assume_init() }.ss_family;
-    Ok(Some(Family::from_c(family.into())))
+    // SAFETY: `storage` has room for any socket address and `len` says so.
+    check(unsafe { libc::getsockname(socket.as_raw_fd(), storage.as_mut_ptr().cast(), &raw mut len) })?;
+    let storage = storage.as_ptr();
+    // SAFETY: it was zeroed, and all-zero octets are a valid sockaddr_storage whatever getsockname wrote over them. It has
+    // the size and alignment for an address of every family, and one of the family that it says is in it.
+    Ok(Some(unsafe {
+        match (*storage).ss_family.into() {
+            libc::AF_UNIX => local_path(&*storage.cast::<libc::sockaddr_un>()).map_or(Bound::Elsewhere, Bound::Path),
+            libc::AF_INET => {
+                let found = &*storage.cast::<libc::sockaddr_in>();
+                let host = Ipv4Addr::from(found.sin_addr.s_addr.to_ne_bytes());
+                Bound::Address { address: (host, u16::from_be(found.sin_port)).into(), dual_stack: false }
+            }
+            libc::AF_INET6 => {
+                let found = &*storage.cast::<libc::sockaddr_in6>();
+                let address = (Ipv6Addr::from(found.sin6_addr.s6_addr), u16::from_be(found.sin6_port)).into();
+                let only = option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)?;
+                Bound::Address { address, dual_stack: only == 0 }
+            }
+            _ => Bound::Elsewhere,
+        }
+    }))
+}
+
+/// The path in an address, if it has one; the rest of the structure is zero.
+fn local_path(address: &libc::sockaddr_un) -> Option<CString> {
+    let path: Vec<u8> = address.sun_path.iter().map(|octet| *octet as u8).take_while(|octet| *octet != 0).collect();
+    CString::new(path).ok().filter(|path| !path.is_empty())
 }
 
 /// The family of a socket, as far as it matters.
@@ -118,12 +183,16 @@ pub(crate) enum Family {
     Local,
 }
 
-impl Family {
-    fn from_c(family: libc::c_int) -> Self {
-        match family {
-            libc::AF_INET | libc::AF_INET6 => Family::Internet,
-            _ => Family::Local,
-        }
+/// A socket that connections are taken from.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) socket: OwnedFd,
+    pub(crate) family: Family,
+}
+
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -139,87 +208,6 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         let _ = super::descriptor::set_close_on_exec(connection.as_raw_fd());
     });
     connection
-}
-
-/// Two ends of a channel that passes connections from process to process, in order; none is passed by halves.
-#[cfg(target_os = "linux")]
-pub(crate) fn channel() -> io::Result<[OwnedFd; 2]> {
-    let mut ends = [-1; 2];
-    // SAFETY: `ends` has room for two descriptors.
-    check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) })?;
-    // SAFETY: the call has made two descriptors.
-    let [first, second] = ends.map(|end| unsafe { own(end) });
-    Ok([first?, second?])
-}
-
-/// Room for the control message with one descriptor, aligned as its header has to be.
-#[cfg(target_os = "linux")]
-type Envelope = [u64; 4];
-
-/// A message of these octets, with room for a descriptor in `envelope` if there is one.
-#[cfg(target_os = "linux")]
-fn message(octets: &mut libc::iovec, envelope: Option<&mut Envelope>) -> libc::msghdr {
-    // SAFETY: all-zero octets are a valid msghdr.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = octets;
-    message.msg_iovlen = 1;
-    if let Some(envelope) = envelope {
-        // SAFETY: computes a number.
-        let len = unsafe { libc::CMSG_SPACE(size_of::<libc::c_int>() as u32) } as usize;
-        assert!(len <= size_of::<Envelope>());
-        message.msg_control = (&raw mut *envelope).cast();
-        message.msg_controllen = len as _;
-    }
-    message
-}
-
-/// Passes a connection and a number that goes with it, without waiting. The caller still has the connection.
-#[cfg(target_os = "linux")]
-pub(crate) fn pass(channel: BorrowedFd<'_>, connection: BorrowedFd<'_>, label: u64) -> io::Result<()> {
-    let mut label = label.to_ne_bytes();
-    let mut octets = libc::iovec { iov_base: label.as_mut_ptr().cast(), iov_len: label.len() };
-    let mut envelope = Envelope::default();
-    let message = message(&mut octets, Some(&mut envelope));
-    // SAFETY: the message has room for a header and one descriptor, so the first header is there and its data lies
-    // within; CMSG_LEN computes a number; sendmsg reads what the message names.
-    check_len(unsafe {
-        let header = libc::CMSG_FIRSTHDR(&raw const message);
-        (*header).cmsg_level = libc::SOL_SOCKET;
-        (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as _;
-        libc::CMSG_DATA(header).cast::<libc::c_int>().write_unaligned(number(connection));
-        libc::sendmsg(number(channel), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-    })
-    .map(drop)
-}
-
-/// Takes a connection that was passed, and its number. `Ok(None)` says that nobody is left to pass any. Fails with
-/// `WouldBlock` when none is waiting; when there is no descriptor for it, it goes on waiting.
-#[cfg(target_os = "linux")]
-pub(crate) fn take_passed(channel: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, u64)>> {
-    let mut label = [0; size_of::<u64>()];
-    let mut octets = libc::iovec { iov_base: label.as_mut_ptr().cast(), iov_len: label.len() };
-    let mut envelope = Envelope::default();
-    let mut peeked = message(&mut octets, Some(&mut envelope));
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    // The message is left there until its descriptor has come out: received without one it would be lost.
-    // SAFETY: the message names memory that is writable and live.
-    if check_len(unsafe { libc::recvmsg(number(channel), &raw mut peeked, flags | libc::MSG_PEEK) })? == 0 {
-        return Ok(None);
-    }
-    // SAFETY: the header is NULL or lies in `envelope`, and only `pass` sends here, with one descriptor.
-    let passed = unsafe {
-        match libc::CMSG_FIRSTHDR(&raw const peeked).as_ref() {
-            Some(header) => own(libc::CMSG_DATA(header).cast::<libc::c_int>().read_unaligned()),
-            None => Err(io::Error::from_raw_os_error(libc::EMFILE)),
-        }
-    }?;
-    let label = u64::from_ne_bytes(label);
-    let mut nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-    let mut taken = message(&mut nothing, None);
-    // SAFETY: the message names no memory; what it would hold has been read.
-    check_len(unsafe { libc::recvmsg(number(channel), &raw mut taken, flags) })?;
-    Ok(Some((passed, label)))
 }
 
 /// Has the kernel look whether a silent peer is still there.
@@ -276,35 +264,4 @@ pub(crate) fn send(connection: BorrowedFd<'_>, parts: &[&[u8]; 2]) -> io::Result
     message.msg_iovlen = vectors.len() as _;
     // SAFETY: the message names `vectors`, each of which names readable octets; sendmsg only reads them.
     check_len(unsafe { libc::sendmsg(number(connection), &raw const message, FLAGS) })
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-
-    #[test]
-    fn connections_are_passed_in_order_until_nobody_passes_any() {
-        let [here, there] = channel().unwrap();
-        assert_eq!(take_passed(there.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        let mut peers: Vec<UnixStream> = (1..=3)
-            .map(|label| {
-                let (mine, passed) = UnixStream::pair().unwrap();
-                pass(here.as_fd(), passed.as_fd(), label).unwrap();
-                mine
-            })
-            .collect();
-        drop(here);
-        for (at, peer) in peers.iter_mut().enumerate() {
-            let (passed, label) = take_passed(there.as_fd()).unwrap().unwrap();
-            assert_eq!(label, at as u64 + 1);
-            peer.write_all(&[7]).unwrap();
-            let mut heard = [0];
-            UnixStream::from(passed).read_exact(&mut heard).unwrap();
-            assert_eq!(heard, [7]);
-        }
-        assert!(take_passed(there.as_fd()).unwrap().is_none());
-    }
 }

@@ -22,10 +22,14 @@ impl Wake {
 
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn new() -> io::Result<Self> {
-        let [readable, writable] = descriptor::pipe()?;
-        let wake = Wake { readable, writable };
-        // A pipe that nobody reads fills up; calling must not wait then.
+        let (readable, writable) = io::pipe()?;
+        let wake = Wake {
+            readable: descriptor::duplicate(&readable.into())?,
+            writable: descriptor::duplicate(&writable.into())?,
+        };
+        // A pipe that nobody reads fills up; calling must not wait then, and clearing never.
         descriptor::set_blocking(wake.writable.as_fd(), false)?;
+        descriptor::set_blocking(wake.readable.as_fd(), false)?;
         Ok(wake)
     }
 
@@ -35,6 +39,13 @@ impl Wake {
         return self.readable.as_raw_fd();
         #[cfg(not(target_os = "linux"))]
         return self.writable.as_raw_fd();
+    }
+}
+
+impl Wake {
+    /// Forgets the calls so far.
+    pub(crate) fn clear(&self) {
+        descriptor::read_raw(self.readable.as_raw_fd());
     }
 }
 

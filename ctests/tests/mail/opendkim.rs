@@ -1,6 +1,10 @@
 //! Debian's OpenDKIM, as it is packaged, on each library behind Postfix.
 
-use std::{os::unix::net::UnixStream, time::Duration};
+use std::{
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    thread,
+    time::{Duration, Instant},
+};
 
 use ctests::{Delivery, MailServer, Postfix, Setting, SmtpClient, opendkim::Signatures};
 
@@ -45,6 +49,37 @@ fn signs_and_verifies() {
         stop(setting, verifier);
         [vec![signed], results].concat()
     });
+}
+
+/// With the umask of Debian's configuration the socket is for OpenDKIM's own group only. What helps is an option of
+/// the library, of which OpenDKIM knows nothing.
+#[test]
+fn a_socket_for_the_group_of_postfix() {
+    const UMASK: &str = "UMask 007\n";
+    const TEST: &str = "opendkim with a socket for the group of Postfix";
+    let Some(postfix) = Postfix::start_or_skip(TEST, &[]) else { return };
+    let Some(signatures) = Signatures::prepare_or_skip(TEST, postfix.directory()) else { return };
+    let socket = postfix.filter_socket();
+    for setting in [Setting::ours(), Setting::model("threads")] {
+        let filter = signatures.sign_with(&setting, &socket, UMASK, "");
+        let mut client = postfix.smtp();
+        assert!(client.ask(&format!("MAIL FROM:{SENDER}")).text.starts_with("451"), "{setting}: {}", postfix.log());
+        // The log is written by another process.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !postfix.log().contains("Permission denied") {
+            assert!(Instant::now() < deadline, "{setting}: {}", postfix.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(client);
+        stop(&setting, filter);
+
+        let filter = signatures.sign_with(&setting, &socket, UMASK, "socket-mode=0660, socket-group=postfix");
+        let found = std::fs::metadata(&socket).expect("it listens there");
+        assert_eq!(found.permissions().mode() & 0o7777, 0o660, "{setting}");
+        postfix.smtp().submit(SENDER, &[RECIPIENT], MESSAGE);
+        assert_signed(&signatures, &postfix.sink().next());
+        stop(&setting, filter);
+    }
 }
 
 #[test]

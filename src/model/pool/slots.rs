@@ -75,6 +75,15 @@ impl<S> Slots<S> {
         (slot.generation == token.generation).then_some(&mut slot.content)
     }
 
+    /// Whether this may be said of a session: of one that is out of its slot nobody knows, one that is over is nothing.
+    pub(super) fn may_be(&mut self, token: Token, what: impl Fn(&S) -> bool) -> bool {
+        match self.content(token) {
+            Some(Content::Idle(idle)) => what(&idle.session),
+            Some(Content::Busy(_)) => true,
+            Some(Content::Free) | None => false,
+        }
+    }
+
     /// Takes a session out of its slot. If it is out already, notes that there is news for it.
     pub(super) fn claim(&mut self, token: Token, hang_up: bool) -> Option<S> {
         let content = self.content(token)?;

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::num::NonZero;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use parking_lot::Condvar;
 
 use super::slots::{Slots, Token};
 use crate::model::{Next, PAUSE, Session};
+use crate::sys::socket::Acceptor;
 
 /// How long a step may last before its leader is detached, while callbacks are quick.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1);
@@ -28,13 +28,13 @@ const BACKLOG: Duration = Duration::from_micros(100);
 const LONG_STEP: Duration = Duration::from_micros(60);
 
 /// What events are reported with besides the tokens of sessions.
-pub(super) const LISTENER: u64 = u64::MAX;
+pub(super) const LISTENERS: u64 = u64::MAX;
 pub(super) const DISSOLVE: u64 = u64::MAX - 1;
 pub(super) const NUDGE: u64 = u64::MAX - 2;
 
 pub(super) struct State<S> {
     pub(super) slots: Slots<S>,
-    pub(super) listener: Listener,
+    pub(super) listeners: Listeners,
     /// Leaders at most: as many as can run at once.
     processors: usize,
     /// Threads at most, whatever they do.
@@ -42,6 +42,9 @@ pub(super) struct State<S> {
     /// Threads there are.
     threads: usize,
     ready: VecDeque<Job<S>>,
+    /// New sessions, where these have a time limit, and since when it counts. Some may have introduced themselves by
+    /// now, or be over.
+    strangers: VecDeque<(Token, Instant)>,
     /// Leaders, whether in a step or waiting for events.
     leaders: usize,
     /// Leaders waiting for events.
@@ -76,7 +79,7 @@ pub(super) enum Job<S> {
         token: Token,
         session: S,
     },
-    Admit(OwnedFd),
+    Admit(Vec<Acceptor>),
 }
 
 /// What came of a job.
@@ -93,28 +96,30 @@ pub(super) enum Done<S> {
         exit: bool,
     },
     Admitted {
-        listener: OwnedFd,
+        listeners: Vec<Acceptor>,
         then: Then,
     },
 }
 
-/// What to do with a listener after connections were taken from it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What to do with the listeners after connections were taken from them.
+/// The last of these wins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Then {
     Wait,
     GoOn,
     Pause,
 }
 
-pub(super) enum Listener {
+/// The listeners, which are always together.
+pub(super) enum Listeners {
     /// Waiting for an edge.
-    Idle(OwnedFd),
+    Idle(Vec<Acceptor>),
     /// A leader takes connections, or will; `again` says that an edge came meanwhile.
     Busy {
         again: bool,
     },
     /// Left alone until the time given.
-    Paused(OwnedFd, Instant),
+    Paused(Vec<Acceptor>, Instant),
     Closed,
 }
 
@@ -160,15 +165,16 @@ pub(super) struct Errands {
 }
 
 impl<S: Session> State<S> {
-    pub(super) fn new(listener: OwnedFd, processors: usize, limit: Option<NonZero<u16>>) -> Self {
+    pub(super) fn new(listeners: Vec<Acceptor>, processors: usize, limit: Option<NonZero<u16>>) -> Self {
         let limit = limit.map_or(usize::MAX, |limit| limit.get().into());
         State {
             slots: Slots::new(),
-            listener: Listener::Idle(listener),
+            listeners: Listeners::Idle(listeners),
             processors: processors.min(limit),
             limit,
             threads: 0,
             ready: VecDeque::new(),
+            strangers: VecDeque::new(),
             leaders: 0,
             pollers: 0,
             steps: Vec::new(),
@@ -187,7 +193,7 @@ impl<S: Session> State<S> {
 
     /// Takes note of an event: what was idle becomes ready, what is in a step gets another one.
     pub(super) fn note(&mut self, token: u64, hang_up: bool) {
-        if token == LISTENER {
+        if token == LISTENERS {
             self.note_connection();
         } else if token != DISSOLVE
             && token != NUDGE
@@ -200,14 +206,23 @@ impl<S: Session> State<S> {
     }
 
     fn note_connection(&mut self) {
-        self.listener = match std::mem::replace(&mut self.listener, Listener::Closed) {
-            Listener::Idle(listener) => {
-                self.ready.push_back(Job::Admit(listener));
-                Listener::Busy { again: false }
+        self.listeners = match std::mem::replace(&mut self.listeners, Listeners::Closed) {
+            Listeners::Idle(listeners) => {
+                self.ready.push_back(Job::Admit(listeners));
+                Listeners::Busy { again: false }
             }
-            Listener::Busy { .. } => Listener::Busy { again: true },
+            Listeners::Busy { .. } => Listeners::Busy { again: true },
             other => other,
         };
+    }
+
+    /// Has connections be taken again if they were not.
+    fn end_pause(&mut self) {
+        self.listeners = match std::mem::replace(&mut self.listeners, Listeners::Closed) {
+            Listeners::Paused(listeners, _) => Listeners::Idle(listeners),
+            other => return self.listeners = other,
+        };
+        self.note_connection();
     }
 
     /// Has sessions expire that have been silent for too long.
@@ -218,6 +233,33 @@ impl<S: Session> State<S> {
         }
     }
 
+    /// Since when the oldest session that has not introduced itself has been waited for.
+    pub(super) fn stranger_since(&mut self) -> Option<Instant> {
+        loop {
+            let &(token, since) = self.strangers.front()?;
+            if self.slots.may_be(token, |session| !session.is_introduced()) {
+                return Some(since);
+            }
+            self.strangers.pop_front();
+        }
+    }
+
+    /// Has sessions expire that have not introduced themselves in time.
+    pub(super) fn expire_strangers(&mut self, now: Instant, timeout: Duration) {
+        while self.stranger_since().is_some_and(|since| since + timeout <= now)
+            && let Some((token, _)) = self.strangers.pop_front()
+        {
+            match self.slots.claim(token, false) {
+                Some(session) => {
+                    self.begin(&session);
+                    self.ready.push_back(Job::Expire { token, session });
+                }
+                // It is in a step, perhaps the one that tells.
+                None => self.strangers.push_back((token, now)),
+            }
+        }
+    }
+
     /// There will be no events any more: every session is as good as silent for ever.
     pub(super) fn go_deaf(&mut self, now: Instant) {
         self.deaf = true;
@@ -225,9 +267,12 @@ impl<S: Session> State<S> {
     }
 
     /// A slot for a new session, which counts as in a step until it is registered for events: nothing happens to it.
-    pub(super) fn reserve(&mut self) -> Token {
+    /// `strange_since` is when its time to introduce itself begins, if that is limited.
+    pub(super) fn reserve(&mut self, strange_since: Option<Instant>) -> Token {
         self.unfinished += 1;
-        self.slots.reserve()
+        let token = self.slots.reserve();
+        self.strangers.extend(strange_since.map(|since| (token, since)));
+        token
     }
 
     fn begin(&mut self, session: &S) {
@@ -242,6 +287,7 @@ impl<S: Session> State<S> {
             Done::Over { token, .. } => {
                 self.slots.free(token);
                 self.unfinished -= 1;
+                self.end_pause();
             }
             Done::Served { token, session, hang_up, next } => match (self.slots.take_news(token), next) {
                 (None, Next::Wait) if self.deaf => self.ready.push_back(Job::Expire { token, session }),
@@ -258,15 +304,15 @@ impl<S: Session> State<S> {
                     self.ready.push_back(Job::Serve { token, session, hang_up, continued: true });
                 }
             },
-            Done::Admitted { listener, then } => {
-                let again = matches!(self.listener, Listener::Busy { again: true });
-                self.listener = match then {
-                    _ if self.stopping => Listener::Idle(listener),
-                    Then::Pause => Listener::Paused(listener, now + PAUSE),
-                    Then::Wait if !again => Listener::Idle(listener),
+            Done::Admitted { listeners, then } => {
+                let again = matches!(self.listeners, Listeners::Busy { again: true });
+                self.listeners = match then {
+                    _ if self.stopping => Listeners::Idle(listeners),
+                    Then::Pause => Listeners::Paused(listeners, now + PAUSE),
+                    Then::Wait if !again => Listeners::Idle(listeners),
                     Then::Wait | Then::GoOn => {
-                        self.ready.push_back(Job::Admit(listener));
-                        Listener::Busy { again: false }
+                        self.ready.push_back(Job::Admit(listeners));
+                        Listeners::Busy { again: false }
                     }
                 };
             }
@@ -435,18 +481,15 @@ impl<S: Session> State<S> {
 
     // ---- the manager
 
-    /// Detaches leaders that are in one step for too long, ends a pause of the listener, and sees that somebody leads.
+    /// Detaches leaders that are in one step for too long, ends a pause of the listeners, and sees that somebody leads.
     pub(super) fn look_after(&mut self, now: Instant) -> Errands {
         let delay = self.delay(now);
         let in_step = self.steps.len();
         self.steps.retain(|step| now.saturating_duration_since(step.since) < delay);
         let detached = in_step - self.steps.len();
         self.leaders -= detached;
-        if matches!(&self.listener, Listener::Paused(_, until) if *until <= now)
-            && let Listener::Paused(listener, _) = std::mem::replace(&mut self.listener, Listener::Closed)
-        {
-            self.listener = Listener::Idle(listener);
-            self.note_connection();
+        if matches!(&self.listeners, Listeners::Paused(_, until) if *until <= now) {
+            self.end_pause();
         }
         let errands = self.replace(detached);
         self.watch = None;
@@ -457,8 +500,8 @@ impl<S: Session> State<S> {
     pub(super) fn next_look(&mut self, now: Instant) -> Option<Duration> {
         let delay = self.delay(now);
         let step = self.steps.iter().map(|step| step.since + delay).min();
-        let pause = match &self.listener {
-            Listener::Paused(_, until) => Some(*until),
+        let pause = match &self.listeners {
+            Listeners::Paused(_, until) => Some(*until),
             _ => None,
         };
         let next = step.into_iter().chain(pause).min()?;
@@ -491,16 +534,16 @@ impl<S: Session> State<S> {
 
     /// Whether a stop has nothing to wait for.
     pub(super) fn is_quiet(&self) -> bool {
-        self.unfinished == 0 && matches!(self.listener, Listener::Closed)
+        self.unfinished == 0 && matches!(self.listeners, Listeners::Closed)
     }
 
-    /// Takes the listener out unless a leader has it.
-    pub(super) fn take_listener(&mut self) -> Option<OwnedFd> {
-        match std::mem::replace(&mut self.listener, Listener::Closed) {
-            Listener::Idle(listener) | Listener::Paused(listener, _) => Some(listener),
+    /// Takes the listeners out unless a leader has them.
+    pub(super) fn take_listeners(&mut self) -> Vec<Acceptor> {
+        match std::mem::replace(&mut self.listeners, Listeners::Closed) {
+            Listeners::Idle(listeners) | Listeners::Paused(listeners, _) => listeners,
             other => {
-                self.listener = other;
-                None
+                self.listeners = other;
+                Vec::new()
             }
         }
     }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::tests::Anybody;
 use super::*;
+use crate::sys::socket::Family;
 
 const SESSIONS: usize = 2;
 
@@ -97,10 +98,11 @@ struct World {
 
 impl World {
     fn new(setting: Setting, now: Instant) -> Self {
-        let listener = File::open("/dev/null").expect("there is one").into();
-        let mut state = State::new(listener, setting.processors, setting.limit);
+        let nothing = File::open("/dev/null").expect("there is one");
+        let listener = Acceptor { socket: nothing.into(), family: Family::Local };
+        let mut state = State::new(vec![listener], setting.processors, setting.limit);
         state.mean_step = setting.step;
-        let tokens: Vec<Token> = (0..SESSIONS).map(|_| state.reserve()).collect();
+        let tokens: Vec<Token> = (0..SESSIONS).map(|_| state.reserve(None)).collect();
         for &token in &tokens {
             state.end(Done::Served { token, session: Anybody, hang_up: false, next: Next::Wait }, now);
         }

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use super::*;
 use crate::model::Pace;
+use crate::sys::socket::Family;
 
 /// A session that nobody serves.
 pub(super) struct Anybody;
@@ -26,6 +27,10 @@ impl Session for Anybody {
         unreachable!("nobody serves this session")
     }
 
+    fn is_introduced(&self) -> bool {
+        true
+    }
+
     fn in_message(&self) -> bool {
         false
     }
@@ -33,8 +38,9 @@ impl Session for Anybody {
 
 fn with_session() -> (State<Anybody>, Token) {
     let nothing = File::open("/dev/null").unwrap();
-    let mut state = State::new(nothing.into(), 1, None);
-    let token = state.reserve();
+    let listener = Acceptor { socket: nothing.into(), family: Family::Local };
+    let mut state = State::new(vec![listener], 1, None);
+    let token = state.reserve(None);
     served(&mut state, token, false);
     (state, token)
 }
@@ -45,7 +51,7 @@ fn served(state: &mut State<Anybody>, token: Token, hang_up: bool) {
 
 fn stop(state: &mut State<Anybody>) {
     state.stop(Instant::now());
-    drop(state.take_listener());
+    drop(state.take_listeners());
 }
 
 /// Whether a session is to be served, and to the end of what it has received.

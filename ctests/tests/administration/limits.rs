@@ -1,0 +1,221 @@
+//! Limits on sessions and on their time.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use ctests::{Filter, MailServer, MtaConnection, Postfix, Program, Setting, TempDir};
+
+use crate::{LIMIT, OFFER, launch};
+
+const PLAN: &str = "start opensocket 0\nstart main\n";
+
+fn serving(setting: &Setting, options: &str, plan: &str) -> Filter {
+    let filter = launch(setting, options, &format!("{PLAN}{plan}"), TempDir::new());
+    filter.wait_for("opensocket 0");
+    filter
+}
+
+fn session(filter: &Filter) -> MtaConnection {
+    let mut mta = filter.connect();
+    assert!(mta.ask(OFFER).starts_with("OPTNEG"));
+    mta
+}
+
+fn ours() -> [Setting; 2] {
+    [Setting::ours(), Setting::model("threads")]
+}
+
+fn silent(mta: &mut MtaConnection) -> bool {
+    mta.receive(Duration::from_millis(300)).to_string() == "silence"
+}
+
+/// How many log messages speak of the limit.
+fn told(filter: &Filter) -> usize {
+    filter.lines().iter().filter(|line| line.contains("max-sessions")).count()
+}
+
+#[test]
+fn connections_above_the_limit_wait_in_the_backlog() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "max-sessions=2", "");
+        let (first, mut second) = (session(&filter), session(&filter));
+        let mut third = filter.connect();
+        let mut fourth = filter.connect();
+        third.command(OFFER);
+        fourth.command(OFFER);
+        let before = filter.process().cpu_ticks();
+        assert!(silent(&mut third), "{setting}");
+        thread::sleep(Duration::from_secs(1));
+        let used = filter.process().cpu_ticks() - before;
+        assert!(used < 10, "{setting}: {used} ticks of a hundredth of a second while others wait");
+        assert_eq!(second.ask("HELO h"), "CONTINUE", "{setting}");
+        let freed = Instant::now();
+        drop(first);
+        assert!(third.reply().starts_with("OPTNEG"), "{setting}");
+        assert!(freed.elapsed() < Duration::from_secs(1), "{setting}: {:?}", freed.elapsed());
+        assert!(silent(&mut fourth), "{setting}");
+        drop(second);
+        assert!(fourth.reply().starts_with("OPTNEG"), "{setting}");
+        assert_eq!(told(&filter), 1, "{setting}: one line for the whole episode");
+    }
+}
+
+/// Nothing is lost and nothing is refused when many come to a filter that takes few at a time.
+#[test]
+fn everybody_gets_a_session_in_the_end() {
+    for setting in ours() {
+        let filter = serving(&setting, "max-sessions=3", "on envfrom sleep 5\n");
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        let mut mta = filter.connect();
+                        mta.command(OFFER);
+                        assert!(mta.receive(LIMIT).to_string().starts_with("OPTNEG"), "{setting}");
+                        assert_eq!(mta.ask("MAIL <a>"), "CONTINUE", "{setting}");
+                        assert_eq!(mta.ask("QUIT"), "EOF", "{setting}");
+                    }
+                });
+            }
+        });
+        let closed = || filter.lines().iter().filter(|line| *line == "close").count();
+        let deadline = Instant::now() + LIMIT;
+        while closed() < 100 {
+            assert!(Instant::now() < deadline, "{setting}: {}", closed());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn a_refusal_after_the_wait() {
+    for setting in ours() {
+        for wait in [0, 1] {
+            let filter = serving(&setting, &format!("max-sessions=1, admission-wait={wait}"), "");
+            let mut first = session(&filter);
+            let start = Instant::now();
+            let mut others = [filter.connect(), filter.connect()];
+            for mta in &mut others {
+                mta.command(OFFER);
+            }
+            for mta in &mut others {
+                let reply = mta.receive(LIMIT).to_string();
+                assert!(reply.starts_with("OPTNEG"), "{setting} {wait}: {reply}");
+                assert!(start.elapsed() >= Duration::from_secs(wait), "{setting} {wait}: {:?}", start.elapsed());
+                assert!(start.elapsed() < Duration::from_secs(wait + 2), "{setting} {wait}: {:?}", start.elapsed());
+                assert_eq!(mta.ask("CONNECT h unknown"), "TEMPFAIL", "{setting} {wait}");
+                assert_eq!(mta.ask("QUIT"), "EOF", "{setting} {wait}");
+            }
+            // The filter has seen one session only, and it goes on.
+            assert_eq!(first.ask("HELO h"), "CONTINUE", "{setting} {wait}");
+            assert_eq!(first.ask("QUIT"), "EOF", "{setting} {wait}");
+            filter.wait_for("close");
+            drop(session(&filter));
+            assert!(!filter.lines().iter().any(|line| line.starts_with("connect")), "{setting} {wait}");
+            assert_eq!(told(&filter), 1, "{setting} {wait}");
+        }
+    }
+}
+
+/// Who waits gets the session that becomes free in time, in the order of coming.
+#[test]
+fn a_session_within_the_wait() {
+    for setting in ours() {
+        let filter = serving(&setting, "max-sessions=1, admission-wait=60", "");
+        let first = session(&filter);
+        let mut others = [filter.connect(), filter.connect()];
+        others.iter_mut().for_each(|mta| mta.command(OFFER));
+        assert!(silent(&mut others[0]), "{setting}");
+        drop(first);
+        let [second, third] = &mut others;
+        assert!(second.reply().starts_with("OPTNEG"), "{setting}");
+        assert_eq!(second.ask("CONNECT h unknown"), "CONTINUE", "{setting}");
+        assert!(silent(third), "{setting}");
+        assert_eq!(second.ask("QUIT"), "EOF", "{setting}");
+        assert!(third.reply().starts_with("OPTNEG"), "{setting}");
+    }
+}
+
+/// A stop does not keep those waiting who never got a session.
+#[test]
+fn a_stop_with_connections_waiting() {
+    for setting in ours() {
+        let mut filter = serving(&setting, "max-sessions=1, admission-wait=60", "");
+        let _first = session(&filter);
+        let mut second = filter.connect();
+        second.command(OFFER);
+        assert!(silent(&mut second), "{setting}");
+        filter.process().signal(ctests::Signal::TERM);
+        assert!(second.receive(Duration::from_secs(2)).to_string().starts_with("EOF"), "{setting}");
+        assert!(filter.process().wait(LIMIT).is_some_and(|status| status.success()), "{setting}");
+    }
+}
+
+#[test]
+fn strangers_do_not_stay() {
+    for setting in ours() {
+        let filter = serving(&setting, "negotiate-timeout=1", "");
+        let mut known = session(&filter);
+        let start = Instant::now();
+        let mut silent = filter.connect();
+        let mut slow = filter.connect();
+        // A whole negotiation, one octet at a time.
+        for octet in [0, 0, 0, 13, b'O', 0, 0, 0, 6] {
+            slow.send(&[octet]);
+            thread::sleep(Duration::from_millis(200));
+        }
+        for mta in [&mut silent, &mut slow] {
+            assert_eq!(mta.reply(), "EOF", "{setting}");
+        }
+        assert!((1.0..4.0).contains(&start.elapsed().as_secs_f32()), "{setting}: {:?}", start.elapsed());
+        assert_eq!(known.ask("HELO h"), "CONTINUE", "{setting}");
+    }
+}
+
+/// The administrator's limit holds, whatever the program says.
+#[test]
+fn idle_sessions_end() {
+    for setting in ours() {
+        let filter = serving(&setting, "idle-timeout=1", "");
+        let (mut idle, mut busy) = (session(&filter), session(&filter));
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(2) {
+            assert_eq!(busy.ask("HELO h"), "CONTINUE", "{setting}");
+            thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(idle.reply(), "EOF", "{setting}");
+        assert_eq!(filter.lines().iter().filter(|line| *line == "close").count(), 1, "{setting}");
+    }
+    let mut patient =
+        launch(&Setting::ours(), "idle-timeout=0", &format!("start settimeout 1\n{PLAN}"), TempDir::new());
+    patient.wait_for("opensocket 0");
+    let mut mta = session(&patient);
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(mta.ask("HELO h"), "CONTINUE");
+    assert!(patient.process().is_alive());
+}
+
+/// What an MTA makes of a refusal: it asks its client to come again later, and complains about nothing.
+#[test]
+fn postfix_understands_the_refusal() {
+    let Some(postfix) = Postfix::start_or_skip("postfix_understands_the_refusal", &[]) else { return };
+    let socket = postfix.filter_socket();
+    let filter = Program::compiled("ctests/filters/verdicts.c", Setting::ours().library, postfix.directory())
+        .with_options("max-sessions=1, admission-wait=0");
+    let description = format!("unix:{}", socket.display());
+    let service = filter.serve(&Setting::ours(), &socket, &[&description]);
+    let busy = postfix.smtp();
+    let answer = || postfix.smtp().ask("MAIL FROM:<a@example.com>").text;
+    let refusal = answer();
+    assert!(refusal.starts_with("451 4.7.1"), "{refusal}");
+    drop(busy);
+    let deadline = Instant::now() + LIMIT;
+    while !answer().starts_with("250") {
+        assert!(Instant::now() < deadline, "{}", postfix.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(postfix.complaints(), [""; 0]);
+    drop(service);
+}

@@ -1,0 +1,143 @@
+//! Who gets a session when there are as many as there may be.
+//!
+//! Connections wait with the kernel then. Where waiting is limited they are taken, wait here, and are refused when their
+//! time is up, by a filter that stands in for the real one: the MTA hears a proper refusal for now.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, c_int};
+use std::num::NonZero;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use milter_protocol::{Actions, Callback, Callbacks, Profile, Steps};
+use parking_lot::Mutex;
+
+use super::Filter;
+use super::context::Context;
+use super::service::Server;
+use crate::sys::socket::Family;
+
+/// How many sessions there may be, and how long others may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) sessions: Option<NonZero<u32>>,
+    /// `None` is for as long as the MTA likes.
+    pub(super) wait: Option<Duration>,
+}
+
+impl Limits {
+    pub(super) const NONE: Self = Limits { sessions: None, wait: None };
+}
+
+/// A connection that waits for a session.
+pub(super) struct Visitor {
+    pub(super) connection: OwnedFd,
+    pub(super) family: Family,
+    since: Instant,
+}
+
+/// Where connections wait.
+pub(super) struct Lobby {
+    limits: Limits,
+    visitors: Mutex<VecDeque<Visitor>>,
+    sessions: AtomicUsize,
+}
+
+/// A place among the sessions that there may be; given back when it is dropped.
+pub(super) struct Seat(Arc<Server>);
+
+impl Seat {
+    pub(super) fn take(server: &Arc<Server>) -> Self {
+        server.lobby().sessions.fetch_add(1, SeqCst);
+        server.tell_sessions();
+        Seat(Arc::clone(server))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.lobby().sessions.fetch_sub(1, SeqCst);
+        self.0.tell_sessions();
+    }
+}
+
+/// What has become of a connection that waits.
+pub(super) enum Called {
+    /// There is room for its session.
+    In(Visitor),
+    /// It has waited long enough.
+    Off(Visitor),
+}
+
+impl Lobby {
+    pub(super) fn new(limits: Limits) -> Self {
+        Lobby { limits, visitors: Mutex::default(), sessions: AtomicUsize::new(0) }
+    }
+
+    /// How many sessions there are.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(SeqCst)
+    }
+
+    /// Whether there are as many sessions as there may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.limits.sessions.is_some_and(|most| self.sessions() >= most.get() as usize)
+    }
+
+    /// Whether connections that find no room are taken in to wait here.
+    pub(super) fn is_open(&self) -> bool {
+        self.limits.wait.is_some()
+    }
+
+    /// Whether nobody waits here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.limits.wait.is_none() || self.visitors.lock().is_empty()
+    }
+
+    /// Has a connection wait.
+    pub(super) fn seat_visitor(&self, connection: OwnedFd, family: Family) {
+        self.visitors.lock().push_back(Visitor { connection, family, since: Instant::now() });
+    }
+
+    /// The connection that has waited for longest, if its time has come in one way or the other.
+    pub(super) fn call(&self) -> Option<Called> {
+        let wait = self.limits.wait?;
+        let mut visitors = self.visitors.lock();
+        let waited = visitors.front()?.since.elapsed();
+        if !self.is_full() {
+            visitors.pop_front().map(Called::In)
+        } else if waited >= wait {
+            visitors.pop_front().map(Called::Off)
+        } else {
+            None
+        }
+    }
+
+    /// Sends everybody away.
+    pub(super) fn close(&self) {
+        self.visitors.lock().clear();
+    }
+}
+
+/// What a callback returns to refuse for now (`SMFIS_TEMPFAIL`).
+const TEMPFAIL: c_int = 4;
+
+/// Stands in for the filter in sessions that cannot be had: whatever the MTA asks first, it is refused for now.
+pub(super) struct Refusal;
+
+impl Filter for Refusal {
+    fn name(&self) -> &CStr {
+        c"libmilter"
+    }
+
+    fn profile(&self) -> Profile {
+        let callbacks = Callbacks::CONNECT | Callbacks::HELO | Callbacks::ENVFROM | Callbacks::ENVRCPT;
+        Profile { version: 0x0100_0001, actions: Actions::empty(), callbacks, promised: Steps::empty() }
+    }
+
+    fn call(&self, _: &Context, _: &mut Callback<'_>) -> Option<c_int> {
+        Some(TEMPFAIL)
+    }
+}

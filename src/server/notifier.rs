@@ -1,0 +1,171 @@
+//! Telling a service manager how the filter is, where it asks for that: `NOTIFY_SOCKET`, `WATCHDOG_USEC`.
+//!
+//! A thread of its own tells what changes, so that neither callbacks nor the loop that serves them wait for the manager.
+//! Only the sign of life comes from that loop itself: it would be worth nothing from anybody else.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::log;
+use super::service::Server;
+use crate::model::Service;
+use crate::sys::datagram::Datagrams;
+use crate::sys::poll::{self, Interest};
+use crate::sys::process;
+use crate::sys::wake::{self, Wake};
+
+/// The way to the service manager.
+pub(super) struct Notifier {
+    manager: Datagrams,
+    watchdog: Option<Watchdog>,
+    news: Wake,
+    /// Somebody has called [`Self::news`] since it was cleared.
+    has_news: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Notifier {
+    /// The one that the environment asks for, if it does.
+    pub(super) fn from_environment() -> io::Result<Option<Self>> {
+        let Some(name) = process::environment(c"NOTIFY_SOCKET") else { return Ok(None) };
+        Ok(Some(Notifier {
+            manager: Datagrams::to(name.to_bytes())?,
+            watchdog: Watchdog::from_environment(),
+            news: Wake::new()?,
+            has_news: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        }))
+    }
+
+    /// Notes that the number of sessions has changed.
+    pub(super) fn note(&self) {
+        if !self.has_news.swap(true, SeqCst) {
+            wake::call(self.news.number());
+        }
+    }
+
+    /// Gives a sign of life if one is due. Says how soon the loop has to come again for the next.
+    pub(super) fn turn(&self) -> Option<Duration> {
+        self.watchdog.as_ref().map(|watchdog| watchdog.turn(&self.manager))
+    }
+
+    fn forget_news(&self) {
+        self.news.clear();
+        self.has_news.store(false, SeqCst);
+    }
+}
+
+/// When to give signs of life.
+struct Watchdog {
+    interval: Duration,
+    start: Instant,
+    /// When the next one is due, in nanoseconds from the start.
+    due: AtomicU64,
+}
+
+impl Watchdog {
+    /// The one that the environment asks for, if it is for this process.
+    fn from_environment() -> Option<Self> {
+        let number = |name| process::environment(name)?.to_str().ok()?.parse::<u64>().ok();
+        let limit = number(c"WATCHDOG_USEC").filter(|limit| *limit > 0)?;
+        let mine = process::environment(c"WATCHDOG_PID")
+            .is_none_or(|_| number(c"WATCHDOG_PID").is_some_and(|pid| i64::try_from(pid) == Ok(process::id().into())));
+        // Twice as often as it has to be.
+        let interval = Duration::from_micros((limit / 2).max(1));
+        mine.then(|| Watchdog { interval, start: Instant::now(), due: AtomicU64::new(0) })
+    }
+
+    fn turn(&self, manager: &Datagrams) -> Duration {
+        let now = self.start.elapsed();
+        let due = self.due.load(SeqCst);
+        let left = Duration::from_nanos(due).saturating_sub(now);
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let next = nanoseconds(now.saturating_add(self.interval));
+        // Of several threads that come at once, one does it.
+        if !left.is_zero() || self.due.compare_exchange(due, next, SeqCst, SeqCst).is_err() {
+            return left.max(Duration::from_millis(1));
+        }
+        if manager.try_send(b"WATCHDOG=1").is_ok() {
+            return self.interval;
+        }
+        // There is time for another attempt.
+        let soon = self.interval / 4;
+        self.due.store(nanoseconds(now.saturating_add(soon)), SeqCst);
+        soon
+    }
+}
+
+/// The thread that tells what changes, while this exists.
+pub(super) struct Reporter {
+    server: Arc<Server>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reporter {
+    /// Tells the manager, if there is one, that the filter is ready, and from now on what changes.
+    pub(super) fn start(server: &Arc<Server>) -> io::Result<Self> {
+        let thread = server.notifier().is_some().then(|| {
+            let server = Arc::clone(server);
+            std::thread::Builder::new().name("milter-reporter".into()).spawn(move || report(&server))
+        });
+        Ok(Reporter { server: Arc::clone(server), thread: thread.transpose()? })
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        if let (Some(notifier), Some(thread)) = (self.server.notifier(), self.thread.take()) {
+            notifier.over.store(true, SeqCst);
+            // Whether or not it knows of news.
+            wake::call(notifier.news.number());
+            // Nothing in it fails but by panicking, which was logged then.
+            drop(thread.join());
+        }
+    }
+}
+
+/// The shortest time between two reports.
+const PAUSE: Duration = Duration::from_secs(1);
+
+fn report(server: &Server) {
+    let Some(notifier) = server.notifier() else { return };
+    let tell = |text: String| {
+        if let Err(error) = notifier.manager.send(text.as_bytes()) {
+            let text = format_args!("cannot notify the service manager: {error}");
+            log::error(server.filter().name(), text);
+        }
+    };
+    let status = |sessions: usize| format!("STATUS={sessions} session{}", if sessions == 1 { "" } else { "s" });
+    let stop = server.stop_descriptor();
+    let mut told = server.lobby().sessions();
+    let mut stopping = false;
+    tell(format!("READY=1\n{}", status(told)));
+    loop {
+        let mut pause = None;
+        if !stopping && server.stopping() {
+            stopping = true;
+            tell(format!("STOPPING=1\n{}", status(server.lobby().sessions())));
+        }
+        if notifier.over.load(SeqCst) {
+            return;
+        }
+        notifier.forget_news();
+        let sessions = server.lobby().sessions();
+        if sessions != told {
+            told = sessions;
+            tell(status(told));
+            pause = Some(PAUSE);
+        }
+        let news = (notifier.news.as_fd(), Interest::Read);
+        let _ = match pause {
+            // News can wait; a stop cannot.
+            Some(pause) if !stopping => poll::wait([(stop, Interest::Read)], Some(pause)).map(drop),
+            _ if !stopping => poll::wait([news, (stop, Interest::Read)], None).map(drop),
+            _ => poll::wait([news], None).map(drop),
+        };
+    }
+}

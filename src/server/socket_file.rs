@@ -1,0 +1,213 @@
+//! A socket's name in the file system: how it appears, and how it goes.
+//!
+//! Where a mode or an owner is wanted, the socket is made in a directory that nobody else can enter, and appears at its
+//! path only when it has both and listens.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::listener::OpenError;
+use crate::sys::file::{self, Identity, Staging};
+use crate::sys::socket::{self, MAX_PATH, Place};
+use crate::sys::{accounts, process};
+
+/// What an administrator wants; `None` is what the program and the system make of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Permission bits.
+    pub(super) mode: Option<u16>,
+    /// A name or number.
+    pub(super) owner: Option<String>,
+    /// A name or number.
+    pub(super) group: Option<String>,
+    pub(super) replace: Option<Replace>,
+    /// Whether the name is removed at the end.
+    pub(super) remove: Option<bool>,
+}
+
+/// Which sockets in the way are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replace {
+    Never,
+    /// Those that nobody listens on.
+    Stale,
+    Always,
+}
+
+impl Wanted {
+    pub(super) const NOTHING: Self = Wanted { mode: None, owner: None, group: None, replace: None, remove: None };
+}
+
+/// The name of a socket of ours.
+pub(super) struct SocketFile {
+    path: CString,
+    identity: Identity,
+    remove: Option<bool>,
+}
+
+impl SocketFile {
+    /// Makes a socket that listens at `path`.
+    pub(super) fn listen(
+        path: &CStr,
+        wanted: &Wanted,
+        replace: Replace,
+        backlog: libc::c_int,
+    ) -> Result<(OwnedFd, Self), OpenError> {
+        let look = Look::new(wanted)?;
+        match replace {
+            Replace::Never => {}
+            Replace::Stale => remove_stale(path)?,
+            Replace::Always => remove_socket(path)?,
+        }
+        let (socket, identity) = match look {
+            Look { mode: None, user: None, group: None } => listen_at(path, backlog)?,
+            look => listen_with(&look, path, backlog)?,
+        };
+        Ok((socket, SocketFile { path: path.to_owned(), identity, remove: wanted.remove }))
+    }
+
+    /// Removes the name if it still is ours. Unless something else is wanted, root's stay, as filters started by root
+    /// expect.
+    pub(super) fn leave(&self) -> io::Result<()> {
+        if self.remove.unwrap_or(!process::is_root()) { self.remove() } else { Ok(()) }
+    }
+
+    /// Removes the name if it still is ours.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        remove_ours(&self.path, self.identity)
+    }
+}
+
+fn remove_ours(path: &CStr, ours: Identity) -> io::Result<()> {
+    match Identity::of_path(path) {
+        Ok(identity) if identity == ours => match file::unlink(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        // Somebody else's, or gone, or out of reach since the program changed its root directory.
+        _ => Ok(()),
+    }
+}
+
+/// The mode and owner of a socket, where they are not the usual ones.
+struct Look {
+    mode: Option<libc::mode_t>,
+    user: Option<libc::uid_t>,
+    group: Option<libc::gid_t>,
+}
+
+impl Look {
+    fn new(wanted: &Wanted) -> Result<Self, OpenError> {
+        Ok(Look {
+            mode: wanted.mode.map(libc::mode_t::from),
+            user: wanted.owner.as_deref().map(|name| number("socket-owner", name, accounts::user)).transpose()?,
+            group: wanted.group.as_deref().map(|name| number("socket-group", name, accounts::group)).transpose()?,
+        })
+    }
+}
+
+/// The number of an account, given as name or number.
+fn number(option: &str, name: &str, look_up: fn(&str) -> io::Result<Option<u32>>) -> Result<u32, OpenError> {
+    let explain = |what: String, cause| OpenError::new(format!("option {option}={name}: {what}"), cause);
+    let found = look_up(name).map_err(|error| explain(format!("cannot look it up: {error}"), error))?;
+    found
+        .or_else(|| name.parse().ok().filter(|number| *number != u32::MAX))
+        .ok_or_else(|| explain("there is no such account".into(), io::Error::from_raw_os_error(libc::EINVAL)))
+}
+
+fn listen_at(path: &CStr, backlog: libc::c_int) -> Result<(OwnedFd, Identity), OpenError> {
+    let socket = socket::bind(&Place::Path(path))?;
+    let identity = Identity::of_path(path)?;
+    if let Err(error) = socket::listen(socket.as_fd(), backlog) {
+        remove_ours(path, identity)?;
+        return Err(error.into());
+    }
+    Ok((socket, identity))
+}
+
+fn listen_with(look: &Look, path: &CStr, backlog: libc::c_int) -> Result<(OwnedFd, Identity), OpenError> {
+    let staging = stage(path)?;
+    let outcome = (|| {
+        let (socket, identity) = listen_at(staging.path(), backlog)?;
+        if let Some(mode) = look.mode {
+            staging.set_mode(mode).map_err(OpenError::because("cannot set its mode"))?;
+        }
+        if look.user.is_some() || look.group.is_some() {
+            staging.set_owner(look.user, look.group).map_err(OpenError::because("cannot give it to its owner"))?;
+        }
+        staging.put(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => io::Error::from_raw_os_error(libc::EADDRINUSE).into(),
+            _ => OpenError::because("cannot put it to its place")(error),
+        })?;
+        Ok((socket, identity))
+    })();
+    if outcome.is_err() {
+        // There may be nothing to remove.
+        let _ = staging.remove();
+    }
+    outcome
+}
+
+fn stage(path: &CStr) -> Result<Staging, OpenError> {
+    let staging = Staging::beside(path).map_err(OpenError::because("cannot make a directory beside it"))?;
+    let (len, staged) = (path.count_bytes(), staging.path().count_bytes());
+    if staged <= MAX_PATH {
+        return Ok(staging);
+    }
+    let most = MAX_PATH - (staged - len);
+    let text = format!("socket path of {len} octets is too long, with the options asked for {most} are possible");
+    Err(OpenError::new(text, io::Error::from_raw_os_error(libc::ENAMETOOLONG)))
+}
+
+/// Makes way for a socket, by removing any other one.
+fn remove_socket(path: &CStr) -> Result<(), OpenError> {
+    if find_socket(path)? { Ok(file::unlink(path)?) } else { Ok(()) }
+}
+
+/// Makes way for a socket, by removing one that nobody listens on.
+///
+/// Another filter that starts may do the same, and put its own socket there meanwhile. So what is there is taken away
+/// first, and looked at again where nobody else can reach it.
+fn remove_stale(path: &CStr) -> Result<(), OpenError> {
+    if !find_socket(path)? {
+        return Ok(());
+    }
+    refuse_live(path)?;
+    let staging = stage(path)?;
+    match staging.take(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        taken => taken.map_err(OpenError::because("cannot take the old one away"))?,
+    }
+    let outcome = find_socket(staging.path()).and_then(|_| refuse_live(staging.path()));
+    match outcome {
+        Ok(()) => Ok(staging.remove()?),
+        Err(refusal) => {
+            staging.put(path).map_err(OpenError::because("cannot put back what is there")).and(Err(refusal))
+        }
+    }
+}
+
+/// Whether there is a socket; what is something else is an error.
+fn find_socket(path: &CStr) -> Result<bool, OpenError> {
+    match Identity::of_path(path) {
+        Ok(identity) if identity.is_socket() => Ok(true),
+        Ok(_) => {
+            let cause = io::Error::from_raw_os_error(libc::EEXIST);
+            Err(OpenError::new("what is there is not a socket", cause))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn refuse_live(path: &CStr) -> Result<(), OpenError> {
+    match socket::is_answered(path) {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            let cause = io::Error::from_raw_os_error(libc::EADDRINUSE);
+            Err(OpenError::new("somebody listens there already", cause))
+        }
+        Err(error) => Err(OpenError::because("cannot tell whether somebody listens there")(error)),
+    }
+}

@@ -1,0 +1,139 @@
+//! Names in the file system.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::check;
+use super::descriptor::own;
+
+/// What a path refers to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+    is_socket: bool,
+}
+
+impl Identity {
+    /// Whether it is a socket.
+    pub(crate) fn is_socket(&self) -> bool {
+        self.is_socket
+    }
+
+    /// What is at `path`, not following a link there.
+    pub(crate) fn of_path(path: &CStr) -> io::Result<Self> {
+        let mut status = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: `path` is NUL-terminated, `status` has room for one stat structure.
+        check(unsafe { libc::lstat(path.as_ptr(), status.as_mut_ptr()) })?;
+        // SAFETY: lstat succeeded and so filled the structure.
+        let status = unsafe { status.assume_init() };
+        // The widths of these fields differ from system to system.
+        #[allow(clippy::unnecessary_cast)]
+        Ok(Identity {
+            device: status.st_dev as u64,
+            inode: status.st_ino as u64,
+            is_socket: status.st_mode & libc::S_IFMT == libc::S_IFSOCK,
+        })
+    }
+}
+
+/// Removes a path.
+pub(crate) fn unlink(path: &CStr) -> io::Result<()> {
+    // SAFETY: `path` is NUL-terminated.
+    check(unsafe { libc::unlink(path.as_ptr()) }).map(drop)
+}
+
+/// A directory of our own beside a path, which nobody else can enter. Under the same last name as there, what is to
+/// appear at the path is made ready in it, and what is at the path is looked at.
+pub(crate) struct Staging {
+    directory: CString,
+    handle: OwnedFd,
+    name: CString,
+    path: CString,
+}
+
+impl Staging {
+    /// Makes the directory for `path`.
+    pub(crate) fn beside(path: &CStr) -> io::Result<Self> {
+        let whole = Path::new(OsStr::from_bytes(path.to_bytes()));
+        let name = whole.file_name().ok_or(io::ErrorKind::NotFound)?;
+        let template = whole.with_file_name(".XXXXXX");
+        let mut directory = CString::new(template.as_os_str().as_bytes())?.into_bytes_with_nul();
+        // SAFETY: the template is NUL-terminated, ends in six X, and is writable.
+        if unsafe { libc::mkdtemp(directory.as_mut_ptr().cast()) }.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        let directory = CString::from_vec_with_nul(directory).expect("mkdtemp replaces letters by letters");
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        // SAFETY: the path is NUL-terminated; the call makes a descriptor.
+        let handle = unsafe { own(libc::open(directory.as_ptr(), flags)) }?;
+        let path = Path::new(OsStr::from_bytes(directory.to_bytes())).join(name);
+        let staging = Staging {
+            name: CString::new(name.as_bytes())?,
+            path: CString::new(path.as_os_str().as_bytes())?,
+            directory,
+            handle,
+        };
+        // Where others may rename our directory, what we opened might be theirs.
+        if staging.is_private()? { Ok(staging) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+
+    fn is_private(&self) -> io::Result<bool> {
+        let mut status = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: the descriptor is open, `status` has room for one stat structure.
+        check(unsafe { libc::fstat(self.handle.as_raw_fd(), status.as_mut_ptr()) })?;
+        // SAFETY: fstat succeeded and so filled the structure; geteuid cannot fail.
+        let (status, user) = unsafe { (status.assume_init(), libc::geteuid()) };
+        Ok(status.st_uid == user && status.st_mode & 0o077 == 0)
+    }
+
+    /// The path inside.
+    pub(crate) fn path(&self) -> &CStr {
+        &self.path
+    }
+
+    /// Sets the permission bits of what is inside.
+    pub(crate) fn set_mode(&self, mode: libc::mode_t) -> io::Result<()> {
+        // SAFETY: the descriptor is open, the name NUL-terminated.
+        check(unsafe { libc::fchmodat(self.handle.as_raw_fd(), self.name.as_ptr(), mode, 0) }).map(drop)
+    }
+
+    /// Sets the owner, the group, or both of what is inside.
+    pub(crate) fn set_owner(&self, user: Option<libc::uid_t>, group: Option<libc::gid_t>) -> io::Result<()> {
+        let (user, group) = (user.unwrap_or(libc::uid_t::MAX), group.unwrap_or(libc::gid_t::MAX));
+        // SAFETY: the descriptor is open, the name NUL-terminated.
+        check(unsafe { libc::fchownat(self.handle.as_raw_fd(), self.name.as_ptr(), user, group, 0) }).map(drop)
+    }
+
+    /// Puts what is inside to `path`; fails if something is there.
+    pub(crate) fn put(&self, path: &CStr) -> io::Result<()> {
+        // SAFETY: the descriptor is open, the names are NUL-terminated.
+        check(unsafe { libc::linkat(self.handle.as_raw_fd(), self.name.as_ptr(), libc::AT_FDCWD, path.as_ptr(), 0) })?;
+        self.remove()
+    }
+
+    /// Takes what is at `path` inside.
+    pub(crate) fn take(&self, path: &CStr) -> io::Result<()> {
+        // SAFETY: the descriptor is open, the names are NUL-terminated.
+        check(unsafe { libc::renameat(libc::AT_FDCWD, path.as_ptr(), self.handle.as_raw_fd(), self.name.as_ptr()) })
+            .map(drop)
+    }
+
+    /// Removes what is inside.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        // SAFETY: the descriptor is open, the name NUL-terminated.
+        check(unsafe { libc::unlinkat(self.handle.as_raw_fd(), self.name.as_ptr(), 0) }).map(drop)
+    }
+}
+
+impl Drop for Staging {
+    /// Removes the directory unless something has to stay in it.
+    fn drop(&mut self) {
+        // SAFETY: the path is NUL-terminated.
+        unsafe { libc::rmdir(self.directory.as_ptr()) };
+    }
+}
