@@ -85,23 +85,24 @@ impl Chroot {
 fn base() -> &'static Path {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| {
+        let release = fs::read_to_string("/etc/os-release").expect("a Debian system");
+        let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).expect("a release");
+        let base = target_dir().join(format!("ctests/debian-{codename}"));
+        if base.exists() {
+            return base;
+        }
         // What apt fetches from Debian: address, suite, component.
         let format = "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)";
         let targets =
             output(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]));
         let sources: Vec<&str> = targets.lines().filter_map(|line| line.strip_prefix("Debian ")).collect();
-        let release = fs::read_to_string("/etc/os-release").expect("a Debian system");
-        let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).expect("a release");
         let mirror = sources.iter().find_map(|source| match *source.split(' ').collect::<Vec<_>>() {
             [mirror, suite, _] if suite == codename => Some(mirror),
             _ => None,
         });
-        let base = target_dir().join(format!("ctests/debian-{codename}"));
-        if base.exists() {
-            return base;
-        }
-        let fresh = TempDir::new();
-        let root = fresh.join("root");
+        // Under its name only when it is complete.
+        let root = base.with_extension("new");
+        let _ = fs::remove_dir_all(&root);
         let mut debootstrap = Command::new("debootstrap");
         debootstrap.args(["--variant=minbase", codename]).arg(&root).arg(mirror.expect("apt knows the release"));
         output(&mut debootstrap);
@@ -109,16 +110,15 @@ fn base() -> &'static Path {
         write("etc/apt/sources.list", &sources.iter().map(|source| format!("deb {source}\n")).collect::<String>());
         let settings = output(Command::new("apt-config").args(["dump", "Acquire"]));
         let proxies = settings.lines().filter(|line| line.contains("::Proxy"));
-        write("etc/apt/apt.conf.d/proxy", &proxies.map(|line| format!("{line}\n")).collect::<String>());
+        let proxies: String = proxies.map(|line| format!("{line}\n")).collect();
+        write("etc/apt/apt.conf.d/machine", &format!("Acquire::Retries 3;\n{proxies}"));
         write("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n");
         output(Command::new("chmod").arg("755").arg(root.join("usr/sbin/policy-rc.d")));
         write("etc/hosts", "127.0.0.1 localhost\n");
         for directory in ["opt/rust", "opt/cargo"] {
             fs::create_dir(root.join(directory)).expect("root may write there");
         }
-        // Under its name only when it is complete.
-        output(Command::new("cp").arg("-a").arg(&root).arg(base.with_extension("new")));
-        fs::rename(base.with_extension("new"), &base).expect("the target directory is writable");
+        fs::rename(root, &base).expect("the target directory is writable");
         base
     })
 }

@@ -22,7 +22,7 @@ printf 'From: keeper@lighthouse.example\nSubject: lamp oil\n\nTwo barrels left.\
 tries=0
 until grep -qs '^DKIM-Signature: ' /var/mail/keeper; do
     tries=$((tries + 1))
-    if [ $tries -gt 150 ]; then
+    if [ $tries -gt 300 ]; then
         { echo "no signed mail; the queue and the mailbox:"; postqueue -p; cat /var/mail/keeper; } >&2
         exit 1
     fi
