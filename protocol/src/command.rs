@@ -410,6 +410,13 @@ mod tests {
     }
 
     #[test]
+    fn four_commands_are_not_answered() {
+        let unanswered: Vec<CommandCode> = CommandCode::all().filter(|code| !code.expects_reply()).collect();
+        let four = [CommandCode::Macro, CommandCode::Abort, CommandCode::Quit, CommandCode::QuitNewConnection];
+        assert_eq!(unanswered, four);
+    }
+
+    #[test]
     fn inet_is_as_liberal_as_inet_aton() {
         let read = |text: &str| parse_inet(text.as_bytes()).map(|address| address.to_string());
         for (text, address) in [
