@@ -236,6 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn an_offer_has_three_words_at_least() {
+        let filter = profile(Callbacks::all());
+        let payload = [6, 0x1ff, 0x37f, 0xffff_ffff].map(u32::to_be_bytes).concat();
+        for len in 0..MtaOffer::LEN {
+            assert_eq!(MtaOffer::parse(&payload[..len], &filter), Err(NegotiationError::Short(len)));
+        }
+        for len in MtaOffer::LEN..payload.len() {
+            assert_eq!(MtaOffer::parse(&payload[..len], &filter), offer(6, 0x1ff, 0x37f, &filter));
+        }
+    }
+
+    #[test]
     fn sizes_are_for_filters_that_know_them() {
         let mut filter = profile(Callbacks::all());
         let both = 0x1f_ffff | 0x3000_0000;
