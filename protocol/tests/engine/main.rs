@@ -94,6 +94,16 @@ fn defect_1_what_one_session_leaves_out_is_its_own() {
 }
 
 #[test]
+fn the_outcome_of_a_negotiation_is_told() {
+    let mut session = Conversation::new(all() - Callbacks::HELO, &[]);
+    session.say(&[OFFER]);
+    let (actions, offered_steps) = (Actions::VERSION_6.bits(), Steps::VERSION_6.bits());
+    let steps = Steps::NO_HELO.bits();
+    let told = Notice::Negotiated { offered_actions: actions, offered_steps, actions, steps };
+    assert_eq!(session.notices, [told]);
+}
+
+#[test]
 fn what_was_negotiated_away_is_not_missed() {
     let mut session = Conversation::new(Callbacks::all(), &[]);
     session.wanted = Some(Steps::NO_HELO | Steps::NO_MAIL | Steps::NO_RCPT);
