@@ -127,6 +127,13 @@ mod tests {
     }
 
     #[test]
+    fn successors_are_told_as_bits() {
+        assert_eq!(Init.successors(), 1 << 1);
+        assert_eq!(Helo.successors(), 1 << 3 | 1 << 4);
+        assert_eq!(Quit.successors(), 0);
+    }
+
+    #[test]
     fn every_search_ends() {
         let everything = State::left_out(Steps::all());
         for command in CommandCode::all() {
