@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::log;
+use super::log::{self, Episode};
 use super::service::Server;
 use crate::model::Service;
 use crate::sys::datagram::Datagrams;
@@ -131,41 +131,41 @@ impl Drop for Reporter {
 /// The shortest time between two reports.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Tells what changes, until the filter is to stop.
 fn report(server: &Server) {
     let Some(notifier) = server.notifier() else { return };
+    let trouble = Episode::new();
     let tell = |text: String| {
-        if let Err(error) = notifier.manager.send(text.as_bytes()) {
-            let text = format_args!("cannot notify the service manager: {error}");
-            log::error(server.filter().name(), text);
+        if let Err(error) = notifier.manager.send(text.as_bytes())
+            && trouble.begins()
+        {
+            log::error(server.filter().name(), format_args!("cannot notify the service manager: {error}"));
         }
     };
     let status = |sessions: usize| format!("STATUS={sessions} session{}", if sessions == 1 { "" } else { "s" });
-    let stop = server.stop_descriptor();
+    let stop = (server.stop_descriptor(), Interest::Read);
     let mut told = server.lobby().sessions();
-    let mut stopping = false;
     tell(format!("READY=1\n{}", status(told)));
     loop {
-        let mut pause = None;
-        if !stopping && server.stopping() {
-            stopping = true;
-            tell(format!("STOPPING=1\n{}", status(server.lobby().sessions())));
+        // Before anything is looked at, so that what comes after the look is not forgotten.
+        notifier.forget_news();
+        let sessions = server.lobby().sessions();
+        if server.stopping() {
+            return tell(format!("STOPPING=1\n{}", status(sessions)));
         }
         if notifier.over.load(SeqCst) {
             return;
         }
-        notifier.forget_news();
-        let sessions = server.lobby().sessions();
-        if sessions != told {
+        // Sessions can wait, a stop cannot.
+        let waited = if sessions == told {
+            poll::wait([stop, (notifier.news.as_fd(), Interest::Read)], None).map(drop)
+        } else {
             told = sessions;
             tell(status(told));
-            pause = Some(PAUSE);
-        }
-        let news = (notifier.news.as_fd(), Interest::Read);
-        let _ = match pause {
-            // News can wait; a stop cannot.
-            Some(pause) if !stopping => poll::wait([(stop, Interest::Read)], Some(pause)).map(drop),
-            _ if !stopping => poll::wait([news, (stop, Interest::Read)], None).map(drop),
-            _ => poll::wait([news], None).map(drop),
+            poll::wait([stop], Some(PAUSE)).map(drop)
         };
+        if waited.is_err() {
+            return;
+        }
     }
 }
