@@ -73,13 +73,13 @@ pub struct Engine {
     steps: Steps,
     emulated: Steps,
     macros: MacroTable,
-    macro_requests: MacroRequests,
+    /// In a box because most filters make none; so is what follows with one.
+    macro_requests: Option<Box<MacroRequests>>,
     reply: Option<SmtpReply>,
     agenda: Agenda,
     asked: Option<Asked>,
     output: Vec<u8>,
-    notice: Option<Notice>,
-    /// In a box because most sessions end without.
+    notice: Option<Box<Notice>>,
     failure: Option<Box<Failure>>,
     /// A command of a message was taken, and neither its end, an abort nor a final verdict has come since.
     message_open: bool,
@@ -101,7 +101,7 @@ impl Engine {
             steps: Steps::empty(),
             emulated: Steps::empty(),
             macros: MacroTable::default(),
-            macro_requests: MacroRequests::default(),
+            macro_requests: None,
             reply: None,
             agenda: Agenda::default(),
             asked: None,
@@ -159,7 +159,7 @@ impl Engine {
                 self.agenda.abort = true;
                 self.state = State::Helo;
             }
-            (CommandCode::Abort, _) => self.notice = Some(Notice::Ignored { command, state: self.state }),
+            (CommandCode::Abort, _) => self.notify(Notice::Ignored { command, state: self.state }),
             (CommandCode::Quit | CommandCode::QuitNewConnection, _) => self.quit(command),
             // An unknown SMTP command leaves the session where it was.
             (CommandCode::Unknown, _) => self.take(command),
@@ -254,7 +254,7 @@ impl Engine {
 
     /// What to tell the operator; at most one thing after each [`poll_callback`](Self::poll_callback).
     pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.notice.take()
+        self.notice.take().map(|notice| *notice)
     }
 
     fn ask(&mut self, callback: Callbacks, asked: Asked) -> bool {
@@ -332,7 +332,7 @@ impl Engine {
             _ if self.steps.intersects(command.no_reply_step()) => {
                 let tacit = verdict == Verdict::Continue && self.profile.promised.intersects(command.no_reply_step());
                 if verdict != Verdict::NoReply && !tacit {
-                    self.notice = Some(Notice::BrokenPromise { command, value });
+                    self.notify(Notice::BrokenPromise { command, value });
                 }
                 self.keep_quiet(command);
             }
@@ -355,7 +355,7 @@ impl Engine {
         self.emulated = agreement.emulated;
         self.limit = agreement.limit.unwrap_or(self.limit);
         self.left_out |= State::left_out(agreement.steps);
-        let macros = self.macro_requests.take();
+        let macros = self.macro_requests.as_mut().map(|requests| requests.take()).unwrap_or_default();
         let answer = Reply::Negotiated {
             version: agreement.version,
             actions: agreement.actions,
@@ -370,7 +370,7 @@ impl Engine {
             return self.fail(Failure::Negotiation(NegotiationError::LongAnswer { len, limit: self.limit }));
         }
         let shown = offer.for_filter(&self.profile);
-        self.notice = Some(Notice::Negotiated {
+        self.notify(Notice::Negotiated {
             offered_actions: shown.actions,
             offered_steps: offer.steps().bits(),
             actions: agreement.actions.bits(),
@@ -389,7 +389,7 @@ impl Engine {
         match verdict {
             Verdict::Continue => self.send(reply::CONTINUE),
             Verdict::NoReply => {
-                self.notice = Some(Notice::ReplyDue(command));
+                self.notify(Notice::ReplyDue(command));
                 self.send(reply::CONTINUE);
             }
             Verdict::Skip => self.send(reply::SKIP),
@@ -421,6 +421,10 @@ impl Engine {
         }
     }
 
+    fn notify(&mut self, notice: Notice) {
+        self.notice = Some(Box::new(notice));
+    }
+
     fn send(&mut self, code: u8) {
         frame::put_header(&mut self.output, code, 0);
     }
@@ -442,7 +446,7 @@ impl Engine {
     /// Asks the MTA for these macros at a stage; has an effect during negotiation only. Fails when a request for the
     /// stage was made before.
     pub fn request_macros(&mut self, stage: Stage, names: &[u8]) -> bool {
-        self.macro_requests.add(stage, names)
+        self.macro_requests.get_or_insert_default().add(stage, names)
     }
 
     /// Stores the reply for a later refusal; it replaces an older one.

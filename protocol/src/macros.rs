@@ -95,10 +95,11 @@ impl MacroTable {
     }
 }
 
-/// The macros of one stage, in one piece of memory: how many there are; where in the strings each name and each value
-/// ends; the strings as received, name NUL value NUL name NUL value NUL ...
+/// The macros of one stage, in one piece of memory: how many there are; where in the strings each value ends; the strings
+/// as received, name NUL value NUL name NUL value NUL ...
 ///
-/// The strings are looked at once, here. Later the filter may have written into the values.
+/// Later the filter may have written into the values, NULs included, so their ends are looked for once, here. Names stay
+/// as they are.
 #[derive(Debug, Default)]
 struct MacroSet {
     octets: Box<[Cell<u8>]>,
@@ -107,12 +108,12 @@ struct MacroSet {
 impl MacroSet {
     fn new(strings: &[u8]) -> Self {
         let pairs = strings.iter().filter(|octet| **octet == 0).count() / 2;
-        let mut octets = Vec::with_capacity((1 + 2 * pairs) * size_of::<u32>() + strings.len());
+        let mut octets = Vec::with_capacity((1 + pairs) * size_of::<u32>() + strings.len());
         let mut put = |number: u32| octets.extend_from_slice(&number.to_ne_bytes().map(Cell::new));
         put(pairs as u32);
         let mut end = 0;
         let ends = strings.iter().zip(1..).filter(|(octet, _)| **octet == 0).map(|(_, end)| end);
-        for next in ends.take(2 * pairs) {
+        for next in ends.skip(1).step_by(2) {
             put(next);
             end = next as usize;
         }
@@ -122,14 +123,16 @@ impl MacroSet {
 
     fn value(&self, name: &[u8]) -> Option<&[Cell<u8>]> {
         let (pairs, rest) = self.octets.split_first_chunk()?;
-        let (ends, strings) = rest.split_at(2 * number(pairs) * size_of::<u32>());
+        let (ends, strings) = rest.split_at(number(pairs) * size_of::<u32>());
         let mut start = 0;
-        for [name_end, value_end] in ends.as_chunks().0.as_chunks().0 {
-            let (name_end, value_end) = (number(name_end), number(value_end));
-            if same_name(&strings[start..name_end - 1], name) {
-                return Some(&strings[name_end..value_end]);
+        for end in ends.as_chunks().0 {
+            let end = number(end);
+            let pair = &strings[start..end];
+            let (known, value) = pair.split_at(pair.iter().position(|octet| octet.get() == 0)?);
+            if same_name(known, name) {
+                return Some(&value[1..]);
             }
-            start = value_end;
+            start = end;
         }
         None
     }
@@ -286,7 +289,7 @@ mod tests {
     #[test]
     fn a_set_takes_no_more_memory_than_it_needs() {
         let set = MacroSet::new(b"i\0Q1\0j\0mx\0odd\0tail");
-        assert_eq!(set.octets.len(), 5 * 4 + b"i\0Q1\0j\0mx\0".len());
+        assert_eq!(set.octets.len(), 3 * 4 + b"i\0Q1\0j\0mx\0".len());
         assert_eq!(MacroSet::new(b"odd\0tail").octets.len(), 4);
     }
 

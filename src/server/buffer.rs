@@ -67,10 +67,12 @@ impl Buffer {
     }
 }
 
-/// A thread's buffer.
+/// What a thread lends to the session it serves.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     spare: Option<Buffer>,
+    /// Room for replies.
+    pub(super) output: Vec<u8>,
 }
 
 impl Scratch {

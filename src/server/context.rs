@@ -25,8 +25,8 @@ use crate::sys::socket;
 /// Replies that gather up to this many octets are sent together.
 const GATHER: usize = 64 * 1024;
 
-/// Room for replies that a session keeps while it is idle, in octets.
-const KEEP: usize = 256;
+/// Room for replies that a thread keeps, in octets.
+const KEEP: usize = 4 * 1024;
 
 /// One session as its callbacks see it.
 pub(crate) struct Context {
@@ -139,6 +139,11 @@ impl Context {
         let mut core = self.core();
         core.engine.progress();
         self.flush(&mut core)
+    }
+
+    /// Lends room for replies to a session, or takes it back: there are none between two steps.
+    pub(super) fn swap_output(&self, room: &mut Vec<u8>) {
+        std::mem::swap(self.core().engine.output(), room);
     }
 
     /// Sends all replies gathered.

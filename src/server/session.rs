@@ -48,7 +48,10 @@ impl model::Session for Session {
     }
 
     fn serve(&mut self, scratch: &mut Scratch, pace: &mut dyn Pace, hang_up: bool) -> Next {
-        self.guarded(pace, |session, pace| session.receive(scratch, pace, hang_up))
+        self.context.swap_output(&mut scratch.output);
+        let next = self.guarded(pace, |session, pace| session.receive(scratch, pace, hang_up));
+        self.context.swap_output(&mut scratch.output);
+        next
     }
 
     fn expire(&mut self, pace: &mut dyn Pace) -> Next {
