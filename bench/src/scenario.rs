@@ -184,7 +184,8 @@ pub fn all(quick: bool) -> Vec<Scenario> {
                 }
                 let name = format!("a {} c{connections} {mta_name}", socket.name());
                 let shape = Shape { mta, connections, ..shape };
-                all.push(load(name, rounds(9, 3), SMALL_MESSAGES, "noop", socket, shape, Pinning::Same));
+                let samples = rounds(if socket == Socket::Unix { 9 } else { 5 }, 3);
+                all.push(load(name, samples, SMALL_MESSAGES, "noop", socket, shape, Pinning::Same));
             }
         }
     }
@@ -204,7 +205,7 @@ pub fn all(quick: bool) -> Vec<Scenario> {
             let name = format!("b 10 MB {} {mta_name}", socket.name());
             let shape = Shape { mta, body: 10 << 20, per_session: 20, duration: seconds(0.6, 0.2), ..shape };
             let measures = &[M::CpuPerMessage, M::Throughput, M::Memory];
-            all.push(load(name, rounds(7, 3), measures, "noop", socket, shape, Pinning::Same));
+            all.push(load(name, rounds(5, 3), measures, "noop", socket, shape, Pinning::Same));
         }
     }
 
@@ -216,7 +217,7 @@ pub fn all(quick: bool) -> Vec<Scenario> {
     ] {
         let shape = Shape { connections, per_session, ..shape };
         let measures = &[M::CpuPerConnection, M::Connections];
-        all.push(load(name.to_owned(), rounds(7, 3), measures, "noop", socket, shape, Pinning::Same));
+        all.push(load(name.to_owned(), rounds(5, 3), measures, "noop", socket, shape, Pinning::Same));
     }
 
     for (connections, samples, estimate) in [(1000, rounds(3, 1), 1.5), (10_000, 1, 8.0)] {
@@ -256,13 +257,13 @@ pub fn all(quick: bool) -> Vec<Scenario> {
         }
         let name = format!("f {mode} {} {mta_name}", socket.name());
         let measures = &[M::Messages, M::MessagesPerCoreSecond, M::CpuPerMessage, M::MessageP99];
-        all.push(load(name, rounds(7, 3), measures, mode, socket, Shape { mta, ..shape }, Pinning::Same));
+        all.push(load(name, rounds(5, 3), measures, mode, socket, Shape { mta, ..shape }, Pinning::Same));
     }
     // Callbacks that compute want all processors.
     let shape_of_eight = Shape { connections: 8, ..shape };
     let computing = load(
         "f cpu=100 unix sendmail".to_owned(),
-        rounds(7, 3),
+        rounds(5, 3),
         &[M::Messages, M::MessageP99],
         "cpu=100",
         Socket::Unix,
@@ -294,7 +295,7 @@ pub fn all(quick: bool) -> Vec<Scenario> {
     all.push(Scenario {
         name: "h stop".to_owned(),
         connections: 50,
-        rounds: rounds(7, 2),
+        rounds: rounds(5, 2),
         seconds: 5.0,
         measures: &[M::StopTime],
         trial: Trial::Stop,
@@ -314,12 +315,14 @@ pub fn all(quick: bool) -> Vec<Scenario> {
             Shape { mta: Mta::Postfix, connections, per_session: 5, pause, duration: seconds(full, short), ..shape };
         let measures = &[M::CpuPerMessage, M::SwitchesPerMessage, M::RcptP99];
         let name = format!("j {connections} paced");
-        all.push(load(name, rounds(7, 3), measures, "noop", Socket::Unix, shape, Pinning::Free));
+        all.push(load(name, rounds(5, 3), measures, "noop", Socket::Unix, shape, Pinning::Free));
     }
 
     let sweep: &[usize] = if quick { &[1, 8, 64, 512] } else { &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] };
     for &connections in sweep {
-        let shape = Shape { connections, duration: seconds(0.5, 0.25), ..shape };
+        // With so many the slowest need more than a moment for a single message.
+        let duration = seconds(0.5, 0.25).mul_f64(1.0 + connections as f64 / 512.0);
+        let shape = Shape { connections, duration, ..shape };
         let measures = &[M::Messages, M::CpuPerMessage, M::MessageP50, M::MessageP99, M::Memory];
         let name = format!("{SWEEP} {connections}");
         all.push(load(name, rounds(5, 2), measures, "noop", Socket::Unix, shape, Pinning::Same));

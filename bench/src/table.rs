@@ -102,7 +102,9 @@ pub fn targets(results: &Results) -> String {
                 Some((reached, false)) => format!("{} NO", spread(reached)),
             });
         }
-        table.rows.push(cells);
+        if cells[3..].iter().any(|cell| cell != "-") {
+            table.rows.push(cells);
+        }
     }
     table.render()
 }
