@@ -67,19 +67,22 @@ pub const TARGETS: &[Target] = &[
 ];
 
 impl Target {
-    /// What a contestant has reached, in the terms of the bound, and whether that is enough.
-    pub fn check(&self, results: &Results, contestant: usize) -> Option<(Spread, bool)> {
+    /// What a contestant has reached, in the terms of the bound.
+    pub fn figure(&self, results: &Results, contestant: usize) -> Option<Spread> {
         let row = results.row(self.scenario, self.measure)?;
-        let spread = match self.bound {
+        match self.bound {
             Bound::AtMost(_) => row.value(contestant),
             Bound::FloorAtMost(_) => row.ratio(contestant, results.contestant(FLOOR)?),
             Bound::RatioAtMost(_) | Bound::RatioAtLeast(_) => row.ratio(contestant, 0),
-        }?;
-        let reached = match self.bound {
-            Bound::AtMost(limit) | Bound::FloorAtMost(limit) | Bound::RatioAtMost(limit) => spread.median <= limit,
-            Bound::RatioAtLeast(limit) => spread.median >= limit,
-        };
-        Some((spread, reached))
+        }
+    }
+
+    /// Whether a figure is good enough.
+    pub fn is_reached(&self, figure: Spread) -> bool {
+        match self.bound {
+            Bound::AtMost(limit) | Bound::FloorAtMost(limit) | Bound::RatioAtMost(limit) => figure.median <= limit,
+            Bound::RatioAtLeast(limit) => figure.median >= limit,
+        }
     }
 }
 
