@@ -1,15 +1,17 @@
 //! Projects that find the library with pkg-config and with CMake, below a prefix with a blank in its name that
 //! has been moved since the library was installed there.
 
-use ctests::stage::{exists, make, output};
+use ctests::stage::{exists, make, output, prefix};
 use ctests::{TempDir, skip, workspace_dir};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// An installation that lies somewhere else than where `make install` put it.
 fn moved_installation(directory: &TempDir) -> PathBuf {
+    // Builds the library; two at once would get into each other's way.
+    prefix();
     let installed = directory.join("first place");
-    output(make().arg("install").arg(format!("PREFIX={}", installed.display())));
+    output(make().args(["CARGO=true", "install"]).arg(format!("PREFIX={}", installed.display())));
     let moved = directory.join("second place");
     std::fs::rename(installed, &moved).expect("both are ours");
     moved
