@@ -1,7 +1,6 @@
 //! Debian's OpenDKIM, and somebody else to check its signatures.
 
 use std::{
-    fmt::Write as _,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -61,9 +60,19 @@ impl Signatures {
     /// The same with further lines of its configuration, and with options of the library.
     #[must_use]
     pub fn sign_with(&self, setting: &Setting, socket: &Path, lines: &str, options: &str) -> Service {
+        self.serve(setting, socket, &(self.signer() + lines), options)
+    }
+
+    /// Has a service manager start OpenDKIM as the signer when somebody connects to this port of 127.0.0.1.
+    #[must_use]
+    pub fn sign_activated(&self, setting: &Setting, launcher: &Path, port: u16, directory: &TempDir) -> Service {
+        let file = configure(directory.join("opendkim.conf"), &format!("inet:{port}@127.0.0.1"), &self.signer());
+        self.opendkim.serve_activated(setting, launcher, port, directory, &["-f", "-x", &file])
+    }
+
+    fn signer(&self) -> String {
         let key = self.private_key.display();
-        let role = format!("Mode s\nDomain {DOMAIN}\nSelector {SELECTOR}\nKeyFile {key}\n{lines}");
-        self.serve(setting, socket, &role, options)
+        format!("Mode s\nDomain {DOMAIN}\nSelector {SELECTOR}\nKeyFile {key}\n")
     }
 
     /// Starts OpenDKIM as the verifier of incoming mail. It finds the key without DNS.
@@ -88,17 +97,8 @@ impl Signatures {
     }
 
     fn serve(&self, setting: &Setting, socket: &Path, role: &str, options: &str) -> Service {
-        let file = socket.with_extension("conf");
-        let mut text = String::from(role);
-        let _ = write!(
-            text,
-            "Socket local:{}\nBackground no\nSyslog yes\nSoftwareHeader yes\nRequireSafeKeys no\n\
-             Canonicalization relaxed/simple\n",
-            socket.display()
-        );
-        std::fs::write(&file, text).expect("a writable directory");
-        let opendkim = self.opendkim.clone().with_options(options);
-        opendkim.serve(setting, socket, &["-f", "-x", file.to_str().expect("a path of ours")])
+        let file = configure(socket.with_extension("conf"), &format!("local:{}", socket.display()), role);
+        self.opendkim.clone().with_options(options).serve(setting, socket, &["-f", "-x", &file])
     }
 
     /// Whether dkimpy, an implementation that shares no code with OpenDKIM, accepts the first
@@ -125,6 +125,16 @@ impl Signatures {
             other => panic!("dkimpy says '{other}'"),
         }
     }
+}
+
+/// Writes a configuration for this socket, and returns its path.
+fn configure(file: PathBuf, socket: &str, role: &str) -> String {
+    let text = format!(
+        "{role}Socket {socket}\nBackground no\nSyslog yes\nSoftwareHeader yes\nRequireSafeKeys no\n\
+         Canonicalization relaxed/simple\n"
+    );
+    std::fs::write(&file, text).expect("a writable directory");
+    file.to_str().expect("a path of ours").to_owned()
 }
 
 /// The only key it finds is the one on its command line.

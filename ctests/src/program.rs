@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Library, Linkage, Process, Setting, TempDir, compile::compiler, workspace_dir};
+use crate::{Library, Linkage, MtaConnection, Process, Setting, TempDir, compile::compiler, workspace_dir};
 
 /// A filter whose libmilter is chosen at run time by `LD_LIBRARY_PATH`, as an administrator would
 /// try a library: one from the distribution, or one compiled without a path in it.
@@ -110,6 +110,31 @@ impl Program {
     ) -> Service {
         let listens = || TcpStream::connect(address).is_ok();
         self.start(setting, directory.join("filter.output"), arguments, listens)
+    }
+
+    /// The same for a filter that a service manager starts when somebody connects to this port of 127.0.0.1.
+    ///
+    /// # Panics
+    ///
+    /// As [`Program::serve`].
+    #[must_use]
+    pub fn serve_activated(
+        &self,
+        setting: &Setting,
+        launcher: &Path,
+        port: u16,
+        directory: &TempDir,
+        arguments: &[&str],
+    ) -> Service {
+        let launcher = launcher.to_str().expect("an UTF-8 path");
+        let listen = format!("--listen=127.0.0.1:{port}");
+        let program = self.clone().under(&[launcher, "--setenv=LD_LIBRARY_PATH", &listen]);
+        // Only the filter answers; who connects before waits for it.
+        let answers = || {
+            let mta = MtaConnection::tcp("127.0.0.1", port);
+            mta.is_ok_and(|mut mta| mta.ask("OPTNEG 6 1ff 1fffff").starts_with("OPTNEG"))
+        };
+        program.start(setting, directory.join("filter.output"), arguments, answers)
     }
 
     fn start(&self, setting: &Setting, output: PathBuf, arguments: &[&str], listens: impl Fn() -> bool) -> Service {

@@ -370,8 +370,27 @@ mod tests {
     }
 
     #[test]
+    fn further_listeners_add_up() {
+        let mut options = Options::DEFAULT;
+        options.set("listen", "unix:/run/a,b").unwrap();
+        let options = options.with("listen=inet:1@[127.0.0.1], listen = fd:* ").unwrap();
+        assert_eq!(options.listen, [c"unix:/run/a,b".to_owned(), c"inet:1@[127.0.0.1]".into(), c"fd:*".into()]);
+    }
+
+    #[test]
+    fn limits_of_time_may_be_none() {
+        let options = with("idle-timeout=0, negotiate-timeout=0").unwrap();
+        assert_eq!((options.idle_timeout, options.negotiate_timeout), (Some(None), None));
+        let options = with("idle-timeout=60, negotiate-timeout=5").unwrap();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!((options.idle_timeout, options.negotiate_timeout), (Some(seconds(60)), seconds(5)));
+    }
+
+    #[test]
     fn options_that_exclude_each_other() {
         assert!(with("threads=2").unwrap().agree().is_ok());
         assert!(with("threads=2, model=threads").unwrap().agree().is_err());
+        assert!(with("admission-wait=2, max-sessions=3").unwrap().agree().is_ok());
+        assert!(with("admission-wait=2").unwrap().agree().is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ctests::{Delivery, MailServer, Postfix, Setting, SmtpClient, opendkim::Signatures};
+use ctests::{Delivery, MailServer, Postfix, Setting, SmtpClient, find, free_port, opendkim::Signatures, skip};
 
 use crate::{MESSAGE, RECIPIENT, SENDER, message, same_with_each, stable, stop};
 
@@ -80,6 +80,23 @@ fn a_socket_for_the_group_of_postfix() {
         assert_signed(&signatures, &postfix.sink().next());
         stop(&setting, filter);
     }
+}
+
+/// OpenDKIM knows nothing of socket activation, and keeps its own description of the socket.
+#[test]
+fn starts_with_the_first_connection() {
+    const TEST: &str = "opendkim with socket activation";
+    let Some(launcher) = find("systemd-socket-activate") else { return skip(TEST, "systemd") };
+    let port = free_port();
+    let milters = format!("inet:127.0.0.1:{port}");
+    let Some(postfix) = Postfix::start_or_skip(TEST, &[("smtpd_milters", &milters)]) else { return };
+    let Some(signatures) = Signatures::prepare_or_skip(TEST, postfix.directory()) else { return };
+    let filter = signatures.sign_activated(&Setting::ours(), &launcher, port, postfix.directory());
+    for _ in 0..2 {
+        postfix.smtp().submit(SENDER, &[RECIPIENT], MESSAGE);
+        assert_signed(&signatures, &postfix.sink().next());
+    }
+    stop(&Setting::ours(), filter);
 }
 
 #[test]
