@@ -64,7 +64,10 @@ impl Stage {
 /// A value stays where it is in memory until its set is replaced or cleared: filters keep the pointers.
 #[derive(Debug, Default)]
 pub struct MacroTable {
-    by_stage: [MacroSet; Stage::ALL.len()],
+    /// Those of [`Stage::Connect`] and [`Stage::Helo`].
+    client: [MacroSet; 2],
+    /// Those of the later stages by index, in a box because most sessions that wait do so between messages.
+    message: Option<Box<[MacroSet; 5]>>,
 }
 
 impl MacroTable {
@@ -75,15 +78,30 @@ impl MacroTable {
         let Some((&letter, strings)) = payload.split_first() else { return };
         let Some(stage) = Stage::from_letter(letter) else { return };
         if strings.contains(&0) {
-            self.by_stage[stage as usize] = MacroSet::new(strings);
+            let set = match self.client.get_mut(stage as usize) {
+                Some(set) => set,
+                None => &mut self.message.get_or_insert_default()[stage as usize - self.client.len()],
+            };
+            *set = MacroSet::new(strings);
         }
     }
 
     /// Drops the sets of `stage` and of all later ones.
     pub fn clear_from(&mut self, stage: Stage) {
-        for later in Stage::IN_TIME.into_iter().skip_while(|passed| *passed != stage) {
-            self.by_stage[later as usize] = MacroSet::default();
+        let later = Stage::IN_TIME.into_iter().skip_while(|passed| *passed != stage);
+        for stage in later {
+            match (stage, self.client.get_mut(stage as usize), &mut self.message) {
+                (_, Some(set), _) => *set = MacroSet::default(),
+                (Stage::Mail, None, message) => *message = None,
+                (_, None, Some(message)) => message[stage as usize - self.client.len()] = MacroSet::default(),
+                (_, None, None) => {}
+            }
         }
+    }
+
+    fn set(&self, stage: Stage) -> Option<&MacroSet> {
+        let later = || self.message.as_ref()?.get(stage as usize - self.client.len());
+        self.client.get(stage as usize).or_else(later)
     }
 
     /// The value of a macro with its NUL, from the latest stage that has it.
@@ -91,7 +109,7 @@ impl MacroTable {
     /// One-letter names are found with and without braces, longer names only as the MTA spelt them. A name without a
     /// value counts as absent. Whoever gets a value may write into it; nothing but this value changes.
     pub fn value(&self, name: &[u8]) -> Option<&[Cell<u8>]> {
-        Stage::IN_TIME.iter().rev().find_map(|stage| self.by_stage[*stage as usize].value(name))
+        Stage::IN_TIME.iter().rev().find_map(|stage| self.set(*stage)?.value(name))
     }
 }
 

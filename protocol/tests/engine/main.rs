@@ -448,5 +448,5 @@ fn body_packets_are_announced_at_the_end_of_a_message() {
 
 #[test]
 fn idle_sessions_are_small() {
-    assert!(size_of::<Engine>() <= 240, "{}", size_of::<Engine>());
+    assert!(size_of::<Engine>() <= 168, "{}", size_of::<Engine>());
 }
