@@ -8,7 +8,8 @@
 //! | [`contestant`] | a library and a model to run sessions with, and the filter built for it |
 //! | [`filter`] | a running filter, and what the system says about it |
 //! | [`machine`] | the machine: its processors, its limits, its description |
-//! | [`scenario`] | what is measured, and how one sample is taken |
+//! | [`scenario`] | what is measured |
+//! | [`trial`], [`measure`] | how one sample is taken, and which figures it has |
 //! | [`rounds`] | taking turns, and showing how far it has come |
 //! | [`results`] | samples, ratios, quartiles |
 //! | [`targets`] | the figures to reach |
@@ -18,6 +19,7 @@
 pub mod contestant;
 pub mod filter;
 pub mod machine;
+pub mod measure;
 pub mod plot;
 pub mod readme;
 pub mod results;
@@ -25,3 +27,4 @@ pub mod rounds;
 pub mod scenario;
 pub mod table;
 pub mod targets;
+pub mod trial;

@@ -5,8 +5,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::measure::Measure;
 use crate::results::{Results, Spread};
-use crate::scenario::{Measure, SWEEP};
+use crate::scenario::SWEEP;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 440.0;

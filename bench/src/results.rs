@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
-use crate::scenario::Measure;
+use crate::measure::Measure;
 
 /// The samples of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -41,13 +41,14 @@ pub fn measure(
             rows.push(Row { scenario: scenario.name.clone(), measure, connections: scenario.connections, samples });
         }
         for round in 0..scenario.rounds {
+            let moment = (round as f64 + 0.5) / scenario.rounds as f64;
             for place in 0..contestants.len() {
                 // Each comes first in its turn, so that nobody profits from what the one before has left behind.
                 let turn = if round % 2 == 0 { place } else { contestants.len() - 1 - place };
-                if !scenario.suits(&contestants[turn]) {
+                if !scenario.trial.suits(&contestants[turn]) {
                     continue;
                 }
-                match scenario.sample(&contestants[turn], round, &processors) {
+                match scenario.trial.sample(&contestants[turn], moment, &processors) {
                     Ok(sample) => {
                         for row in &mut rows {
                             let value = sample.iter().find(|(measure, _)| *measure == row.measure);
@@ -73,7 +74,7 @@ pub fn measure(
 
 /// How long a scenario takes, in seconds, roughly.
 fn cost(scenario: &Scenario, contestants: &[Contestant]) -> f64 {
-    let taking_part = contestants.iter().filter(|contestant| scenario.suits(contestant)).count();
+    let taking_part = contestants.iter().filter(|contestant| scenario.trial.suits(contestant)).count();
     scenario.seconds * (scenario.rounds * taking_part) as f64
 }
 

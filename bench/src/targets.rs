@@ -1,8 +1,8 @@
 //! The figures to reach, beside Debian's library in the same run.
 
 use crate::contestant::FLOOR;
+use crate::measure::Measure;
 use crate::results::{Results, Spread};
-use crate::scenario::Measure;
 
 /// How a figure is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! What a message costs in system calls: an exact figure where times are not.
 
 use bench::contestant::{Contestant, MODELS};
-use bench::scenario::system_calls;
+use bench::trial::system_calls;
 use ctests::{TempDir, skip};
 use milter_probe::Mta;
 
