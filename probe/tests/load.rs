@@ -147,6 +147,11 @@ fn rates_and_pauses_take_their_time() {
     assert!(load(&fake, &["-n5", "--per-session=5", "--rate=20"]).status.success());
     assert!(start.elapsed() >= Duration::from_millis(200));
 
+    // The session that finds the last message gone is the last one; the fake would not take another.
+    let fake = Fake::continuing(0, 0, |_, _| None);
+    let output = load(&fake, &["--duration=0.5", "--per-session=99", "--rate=20"]);
+    assert!(output.status.success() && text(&output.stdout).contains("sessions     1,"), "{}", text(&output.stdout));
+
     let fake = Fake::continuing(0, 0, |_, _| None);
     let start = Instant::now();
     let output = load(&fake, &["-n1", "--pause=0.5", "--json"]);

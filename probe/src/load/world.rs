@@ -31,6 +31,8 @@ pub(super) struct Course {
     /// Those of them that are done.
     done: AtomicU64,
     failures_in_a_row: AtomicU64,
+    /// Whether the next message would be one too many, or too late.
+    has_ended: AtomicBool,
     has_given_up: AtomicBool,
 }
 
@@ -46,6 +48,7 @@ impl Course {
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
             failures_in_a_row: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
             has_given_up: AtomicBool::new(false),
         }
     }
@@ -57,12 +60,17 @@ impl Course {
         }
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         let at = self.rate.map_or(now, |rate| self.start + Duration::from_secs_f64(number as f64 / rate));
-        (number < self.limit && self.end.is_none_or(|end| at < end)).then_some(at)
+        if number >= self.limit || self.end.is_some_and(|end| at >= end) {
+            self.has_ended.store(true, Ordering::Relaxed);
+            return None;
+        }
+        Some(at)
     }
 
     /// Whether no more messages are to be begun.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.has_given_up()
+            || self.has_ended.load(Ordering::Relaxed)
             || self.end.is_some_and(|end| now >= end)
             || self.begun.load(Ordering::Relaxed) >= self.limit
     }
