@@ -136,6 +136,26 @@ bitflags! {
 }
 
 impl Callbacks {
+    /// What C programs call a single callback; empty for none or several.
+    pub fn c_name(self) -> &'static str {
+        match self {
+            Callbacks::CONNECT => "xxfi_connect",
+            Callbacks::HELO => "xxfi_helo",
+            Callbacks::ENVFROM => "xxfi_envfrom",
+            Callbacks::ENVRCPT => "xxfi_envrcpt",
+            Callbacks::HEADER => "xxfi_header",
+            Callbacks::EOH => "xxfi_eoh",
+            Callbacks::BODY => "xxfi_body",
+            Callbacks::EOM => "xxfi_eom",
+            Callbacks::ABORT => "xxfi_abort",
+            Callbacks::CLOSE => "xxfi_close",
+            Callbacks::UNKNOWN => "xxfi_unknown",
+            Callbacks::DATA => "xxfi_data",
+            Callbacks::NEGOTIATE => "xxfi_negotiate",
+            _ => "",
+        }
+    }
+
     /// The steps an MTA can leave out because no callback asks for them.
     pub fn unneeded_steps(self) -> Steps {
         CommandCode::all()

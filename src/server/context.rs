@@ -3,6 +3,7 @@
 //! Callbacks re-enter the library, and some calls come from other threads. So a context is only ever shared, and what
 //! changes in it is behind a lock that is held for one call and never while a callback runs.
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_void};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -98,6 +99,13 @@ impl Context {
         let core = self.core();
         let value = core.engine.macro_value(name)?;
         NonNull::new(value.as_ptr().cast_mut().cast())
+    }
+
+    /// What the MTA calls the message in hand, if it has said so and nobody is busy with the session's state.
+    pub(super) fn queue_id(&self) -> Option<String> {
+        let core = self.core.try_lock()?;
+        let id = core.engine.macro_value(b"i")?.iter().map(Cell::get).take_while(|octet| *octet != 0);
+        Some(id.flat_map(std::ascii::escape_default).map(char::from).collect())
     }
 
     /// Stores the reply for a later refusal.

@@ -19,6 +19,7 @@ mod settings;
 mod signals;
 mod socket_file;
 mod stop;
+mod watch;
 
 use std::ffi::{CStr, c_int};
 use std::fmt;

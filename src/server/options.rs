@@ -14,6 +14,7 @@ use milter_protocol::Steps;
 
 use super::admission::Limits;
 use super::socket_file::{Replace, Wanted};
+use super::watch::Patience;
 use crate::sys::process;
 
 /// The settings of one run.
@@ -35,6 +36,8 @@ pub(super) struct Options {
     pub(super) negotiate_timeout: Option<Duration>,
     /// How long a session may be silent, where that is not up to the program; the inner `None` is forever.
     pub(super) idle_timeout: Option<Option<Duration>>,
+    /// How long a callback may run.
+    pub(super) patience: Patience,
     /// Whether HUP, TERM and INT are the library's.
     pub(super) take_signals: bool,
     /// The no-reply steps that the filter's author promises.
@@ -191,6 +194,24 @@ const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "callback-warn",
+        values: "a number of seconds, or 0 for no limit",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.patience.warn = limit(value)?;
+            Some(())
+        },
+    },
+    Row {
+        name: "callback-limit",
+        values: "a number of seconds, or 0 for no limit",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.patience.limit = limit(value)?;
+            Some(())
+        },
+    },
+    Row {
         name: "signals",
         values: "take or leave",
         who: Who::Anybody,
@@ -267,6 +288,7 @@ impl Options {
         limits: Limits::NONE,
         negotiate_timeout: None,
         idle_timeout: None,
+        patience: Patience::ENDLESS,
         take_signals: true,
         no_reply: Steps::empty(),
     };

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::listener::Listener;
-use super::log;
+use super::log::{self, Level};
 use super::notifier::{Notifier, Reporter};
 use super::options::ModelName;
 use super::service::Server;
@@ -52,6 +52,11 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     let (acceptors, leaves): (Vec<_>, Vec<_>) =
         listeners.into_iter().map(|Listener { acceptor, leave }| (acceptor, leave)).unzip();
     let model = plan.options.model;
+    if plan.options.patience.limit.is_some() {
+        let text =
+            format_args!("callback-limit cannot be enforced, the callbacks are all in one process: it is only told");
+        log::write(Level::Warning, name, text);
+    }
     let notifier = Notifier::from_environment().unwrap_or_else(|error| {
         log::error(name, format_args!("cannot notify the service manager at NOTIFY_SOCKET: {error}"));
         None

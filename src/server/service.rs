@@ -18,6 +18,7 @@ use super::notifier::Notifier;
 use super::session::Session;
 use super::settings::Plan;
 use super::stop;
+use super::watch::Watch;
 use crate::model::{Admission, Service};
 use crate::sys::poll::{self, Interest};
 use crate::sys::socket::{self, Acceptor, Family};
@@ -39,6 +40,7 @@ pub(crate) struct Server {
     exhaustion: Episode,
     trouble: Episode,
     private_data_told: AtomicBool,
+    watch: Option<Arc<Watch>>,
     /// The run is over: no connections are taken whatever later runs do.
     ended: AtomicBool,
     /// Sessions are to end after the command in hand although the run is over.
@@ -52,6 +54,7 @@ impl Server {
         Server {
             profile: Profile { promised: plan.options.no_reply, ..plan.filter.profile() },
             lobby: Lobby::new(plan.options.limits),
+            watch: Watch::new(plan.options.patience),
             plan,
             wake,
             notifier,
@@ -81,6 +84,9 @@ impl Server {
         self.ended.store(true, Relaxed);
         self.aborted.store(aborted, Relaxed);
         self.lobby.close();
+        if let Some(watch) = &self.watch {
+            watch.end();
+        }
         if self.plan.debug > 0 {
             log::ended(self.filter().name(), if aborted { "aborting" } else { "terminating" });
         }
@@ -127,6 +133,11 @@ impl Server {
                 ),
             );
         }
+    }
+
+    /// Who looks after callbacks that take too long, if somebody is to.
+    pub(super) fn watch(&self) -> Option<&Arc<Watch>> {
+        self.watch.as_ref()
     }
 
     /// Where connections wait for a session, and sessions are counted.

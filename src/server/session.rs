@@ -190,9 +190,11 @@ impl Session {
             };
             drop(core);
             let kind = callback.kind().bits().trailing_zeros() as usize;
+            let watched = context.server.watch().map(|watch| watch.enter(&self.context, callback.kind()));
             pace.begin(kind);
             let value = filter.call(context, &mut callback);
             pace.end(kind);
+            drop(watched);
             let Some(value) = value else {
                 // The filter may have left anything behind: not even xxfi_close is called.
                 context.report(Level::Error, format_args!("a callback has ended its thread, the session is ended"));
@@ -246,7 +248,7 @@ fn refused(command: CommandCode, state: State) -> String {
 
 /// Telling the operator about a session.
 impl Context {
-    fn report(&self, level: Level, text: std::fmt::Arguments<'_>) {
+    pub(super) fn report(&self, level: Level, text: std::fmt::Arguments<'_>) {
         self.server.report(level, format_args!("[{}] {text}", self.number));
     }
 

@@ -4,6 +4,7 @@ mod activation;
 mod limits;
 mod listeners;
 mod notification;
+mod slow_callbacks;
 mod socket_files;
 
 use std::{

@@ -1,0 +1,98 @@
+//! Callbacks that take too long.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use ctests::{Filter, MtaConnection, Setting, TempDir};
+
+use crate::{LIMIT, OFFER, serving, stop};
+
+const PLAN: &str =
+    "start opensocket 0\nstart note opened\nstart main\non envfrom#1 sleep 2600\non envfrom#2 sleep 1600\n";
+
+fn in_mail(filter: &Filter, queue_id: &str) -> MtaConnection {
+    let mut mta = filter.connect();
+    assert!(mta.ask(OFFER).starts_with("OPTNEG"));
+    assert_eq!(mta.ask("HELO h"), "CONTINUE");
+    mta.command(&format!("MACRO M i={queue_id}"));
+    mta.command("MAIL <a>");
+    mta
+}
+
+fn answered(mut mta: MtaConnection) {
+    assert_eq!(mta.receive(LIMIT).to_string(), "CONTINUE");
+    assert_eq!(mta.ask("QUIT"), "EOF");
+}
+
+/// The log messages about callbacks, without the record's quotes.
+fn told(filter: &Filter) -> Vec<String> {
+    let is_told = |line: &String| line.starts_with("log ") && (line.contains("callback") || line.contains("xxfi_"));
+    filter.lines().into_iter().filter(is_told).map(|line| line.replace('"', "")).collect()
+}
+
+#[test]
+fn a_slow_callback_is_told_once_and_when_it_returns() {
+    for setting in [Setting::ours(), Setting::model("threads")] {
+        let mut filter = serving(&setting, "callback-warn=1", PLAN, TempDir::new());
+        let first = in_mail(&filter, "4Q1");
+        filter.wait_for("envfrom");
+        let second = in_mail(&filter, "4\u{1b}2");
+        answered(second);
+        answered(first);
+        filter.wait_for("close");
+        let lines = told(&filter);
+        assert_eq!(lines.len(), 4, "{setting}: {lines:?}");
+        // The first session was that of `serving`.
+        let about = |session: &str| -> Vec<_> { lines.iter().filter(|line| line.contains(session)).collect() };
+        let [started, returned] = about("[2]")[..] else { panic!("{setting}: {lines:?}") };
+        assert!(started.contains("recorder: [2] xxfi_envfrom for message 4Q1 has been running for "), "{started}");
+        assert!(started.starts_with("log 4 "), "{started}");
+        assert!(returned.contains("recorder: [2] xxfi_envfrom has returned after "), "{returned}");
+        let [started, returned] = about("[3]")[..] else { panic!("{setting}: {lines:?}") };
+        assert!(started.contains(r"xxfi_envfrom for message 4\\x1b2 has been running for "), "{started}");
+        assert!(returned.contains("xxfi_envfrom has returned after "), "{returned}");
+        stop(&mut filter);
+    }
+}
+
+#[test]
+fn a_limit_in_a_process_with_other_sessions_is_told_only() {
+    let mut filter = serving(&Setting::ours(), "callback-limit=1, callback-warn=2", PLAN, TempDir::new());
+    let mta = in_mail(&filter, "4Q1");
+    answered(mta);
+    let lines = told(&filter);
+    let expected = [
+        "log 4 recorder: callback-limit cannot be enforced",
+        "log 3 recorder: [2] xxfi_envfrom for message 4Q1 has been running for ",
+        "log 4 recorder: [2] xxfi_envfrom for message 4Q1 has been running for ",
+        "log 4 recorder: [2] xxfi_envfrom has returned after ",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:?}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{line}\n{expected}");
+    }
+    assert!(lines[1].ends_with(", longer than callback-limit"), "{}", lines[1]);
+    stop(&mut filter);
+}
+
+/// A stop does not wait for the time of a limit.
+#[test]
+fn nothing_is_told_about_quick_callbacks_and_the_stop_is_prompt() {
+    let mut filter = serving(
+        &Setting::ours(),
+        "callback-warn=1",
+        "start opensocket 0\nstart note opened\nstart main\n",
+        TempDir::new(),
+    );
+    let mta = in_mail(&filter, "4Q1");
+    answered(mta);
+    thread::sleep(Duration::from_millis(1200));
+    let mta = in_mail(&filter, "4Q2");
+    answered(mta);
+    assert_eq!(told(&filter), [""; 0]);
+    let start = Instant::now();
+    stop(&mut filter);
+    assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
+}
