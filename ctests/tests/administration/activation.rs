@@ -134,6 +134,8 @@ fn what_was_passed_to_somebody_else() {
     let plan = "start setconn fd:*\nstart register\nstart opensocket 0\nstart main\n";
     let filter = Filter::launch_with(&Setting::ours(), &surroundings, plan, TempDir::new());
     filter.wait_for("opensocket -1");
+    let said = filter.wait_for("log 3 ");
+    assert!(said.contains("no sockets were passed to this process"), "{said}");
 }
 
 #[test]

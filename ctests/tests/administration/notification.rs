@@ -136,7 +136,7 @@ fn stopping_is_told_at_the_beginning() {
     for setting in [Setting::ours(), Setting::model("threads")] {
         let directory = TempDir::new();
         let (manager, name) = Manager::at_path(&directory);
-        let mut filter = launch(&setting, vec![("NOTIFY_SOCKET", name)], "", PLAN, directory);
+        let mut filter = launch(&setting, vec![("NOTIFY_SOCKET", name)], "drain=60", PLAN, directory);
         manager.expect("READY=1\nSTATUS=0 sessions");
         let mut mta = session(&filter);
         assert_eq!(mta.ask("MAIL <a>"), "CONTINUE", "{setting}");
