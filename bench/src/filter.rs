@@ -177,11 +177,13 @@ impl Filter {
         time.ok_or_else(|| "the filter did not say when smfi_main returned".to_owned())
     }
 
-    /// Kills it; how often its processes were switched since they were started.
+    /// Kills it; how often its processes were switched since they were started. Of a child that still lives only the
+    /// threads that live too count: nobody is told of what it has used when it dies with its parent.
     pub fn kill(self) -> u64 {
-        let before = switches();
+        let of_children: u64 = self.family().into_iter().skip(1).map(switches_of).sum();
+        let before = switches_of_ended();
         let _ = self.process.end();
-        switches() - before
+        of_children + switches_of_ended() - before
     }
 
     /// Kills what a wrapper runs, and waits for the wrapper's own end.
@@ -215,8 +217,19 @@ fn ended_children(pid: u32) -> Duration {
     TICK * ticks
 }
 
+/// Context switches of the threads of a process that live.
+fn switches_of(pid: u32) -> u64 {
+    let Ok(tasks) = Path::new("/proc").join(pid.to_string()).join("task").read_dir() else { return 0 };
+    let status = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let count = |status: String| -> u64 {
+        let lines = status.lines().filter_map(|line| line.split_once("_ctxt_switches:"));
+        lines.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum()
+    };
+    status.map(count).sum()
+}
+
 /// Context switches of children that have ended, and of theirs.
-fn switches() -> u64 {
+fn switches_of_ended() -> u64 {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("usage is always known");
     let count = usage.voluntary_context_switches() + usage.involuntary_context_switches();
     u64::try_from(count).unwrap_or_default()

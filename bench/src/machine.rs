@@ -20,7 +20,7 @@ pub struct Machine {
     pub processors: String,
     /// The operating system.
     pub system: String,
-    /// The reference: where it is, and the version of its package.
+    /// The reference: its name and the version of its package, or its path if it is in none.
     pub reference: String,
     /// The day.
     pub date: String,
@@ -49,7 +49,10 @@ impl Machine {
         Machine {
             processors: format!("{} x {}", cores, value(&cpuinfo, "model name", ':')),
             system: format!("{}, Linux {}", value(&release, "PRETTY_NAME", '='), kernel.trim()),
-            reference: format!("{} {version}", library.file_name().unwrap_or_default().to_string_lossy()),
+            reference: match &version[..] {
+                "" => library.display().to_string(),
+                _ => format!("{} {version}", library.file_name().unwrap_or_default().to_string_lossy()),
+            },
             date: day,
             load: (load_average(), 0.0),
         }
