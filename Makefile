@@ -152,6 +152,7 @@ check:
 	run $(CARGO) fmt --all --check; \
 	run $(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings; \
 	run $(CARGO) clippy --package ctests --test mutations --locked -- -D warnings; \
+	run $(CARGO) test --package ctests --test mutations --locked -- the_table; \
 	run env RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items --locked; \
 	echo "+ $(CARGO) test --workspace"; \
 	{ $(CARGO) test --workspace --no-fail-fast --locked 2>&1; echo "test status: $$?"; } | tee "$$target/tests.log"; \
