@@ -36,6 +36,8 @@ impl Activation {
         let names = process::environment(c"LISTEN_FDNAMES").map(|names| names.to_string_lossy().into_owned());
         let mut names = names.as_deref().unwrap_or_default().split(':');
         let passed = (FIRST..FIRST.saturating_add(count))
+            // Fewer than announced: somebody has closed them.
+            .take_while(|number| descriptor::duplicate_raw(*number).is_ok())
             .map(|number| Passed { number, name: names.next().unwrap_or_default().to_owned() })
             .collect();
         Activation { passed }

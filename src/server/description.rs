@@ -39,7 +39,7 @@ pub(super) enum DescriptionError {
 }
 
 /// The forms that would do, for people who wrote another one.
-const FORMS: &str = "use unix:/path, inet:port@host, inet6:port@host or fd:number";
+const FORMS: &str = "use unix:/path, inet:port@host, inet6:port@host, fd:number or fd:name";
 
 impl fmt::Display for DescriptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

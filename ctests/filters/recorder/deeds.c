@@ -483,7 +483,8 @@ static void step_descriptor(struct scene *scene, const struct word *words, int c
 	if (bind(fd, &address.any, is_unix ? sizeof address.local : sizeof address.inet) != 0 ||
 	    (count > 4 && listen(fd, 5) != 0) || dup2(fd, (int) number(words, count, 1)) < 0)
 		fail("descriptor: %s", strerror(errno));
-	close(fd);
+	if (fd != (int) number(words, count, 1))
+		close(fd);
 }
 
 const struct named_action deeds[] = {

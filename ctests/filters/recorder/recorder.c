@@ -260,13 +260,14 @@ int main(int argc, char **argv)
 {
 	static char none[] = "";
 	char *socket = argc == 4 ? argv[3] : none;
+	int passed = getenv("LISTEN_FDS") != NULL ? atoi(getenv("LISTEN_FDS")) : 0;
 
 	if (argc == 3 && strcmp(argv[1], "--inherited") == 0)
 		return report_inheritance(argv[2]);
 	if (argc < 3 || argc > 4)
 		fail("usage: recorder PLAN RECORD [SOCKET] or recorder --serve RECORD PATH");
 	/* Whatever the program that started us has left open; not what a service manager passes on. */
-	close_range(3 + (getenv("LISTEN_FDS") != NULL ? atoi(getenv("LISTEN_FDS")) : 0), ~0U, 0);
+	close_range(3 + (passed > 0 && passed < 100 ? passed : 0), ~0U, 0);
 	program_path = argv[0];
 	journal_path = argv[2];
 	if (strcmp(argv[1], "--serve") == 0) {

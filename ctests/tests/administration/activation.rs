@@ -129,13 +129,34 @@ fn what_was_not_passed() {
 /// The variables name a process: a child that inherits them was passed nothing.
 #[test]
 fn what_was_passed_to_somebody_else() {
-    let environment = vec![("LISTEN_FDS", "1".to_owned()), ("LISTEN_PID", "1".to_owned())];
-    let surroundings = Surroundings { environment, ..Surroundings::default() };
-    let plan = "start setconn fd:*\nstart register\nstart opensocket 0\nstart main\n";
-    let filter = Filter::launch_with(&Setting::ours(), &surroundings, plan, TempDir::new());
-    filter.wait_for("opensocket -1");
-    let said = filter.wait_for("log 3 ");
-    assert!(said.contains("no sockets were passed to this process"), "{said}");
+    // Descriptor 3 would do.
+    let plan = "start descriptor 3 unix given listening\nstart setconn fd:*\nstart register\nstart opensocket 0\n\
+                start main\n";
+    for (count, pid) in [("1", "1"), ("1", ""), ("one", "1"), ("-1", "1"), ("", "")] {
+        let environment = vec![("LISTEN_FDS", count.to_owned()), ("LISTEN_PID", pid.to_owned())];
+        let surroundings = Surroundings { environment, ..Surroundings::default() };
+        let filter = Filter::launch_with(&Setting::ours(), &surroundings, plan, TempDir::new());
+        assert_eq!(filter.wait_for("opensocket"), "opensocket -1", "{count} {pid}");
+        let said = filter.wait_for("log 3 ");
+        assert!(said.contains("no sockets were passed to this process"), "{said}");
+    }
+}
+
+/// Whoever announces more than there is gets what there is.
+#[test]
+fn more_announced_than_passed() {
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=2147483647; exec \"$@\"";
+    let wrapper = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+    let surroundings = Surroundings { wrapper, ..Surroundings::default() };
+    let directory = TempDir::new();
+    let path = directory.join("given");
+    let plan = format!(
+        "start descriptor 3 unix {} listening\nstart setconn fd:*\nstart register\nstart opensocket 0\nstart main\n",
+        path.display()
+    );
+    let filter = Filter::launch_with(&Setting::ours(), &surroundings, &plan, directory);
+    filter.wait_for("opensocket 0");
+    assert_negotiates(patiently(&path));
 }
 
 #[test]
