@@ -14,6 +14,8 @@ pub struct Setting {
     pub library: &'static Library,
     /// The model named in `LIBMILTER_OPTIONS`; `None` for the library's default.
     pub model: Option<&'static str>,
+    /// The number of worker processes named there; `None` for none.
+    pub processes: Option<u16>,
     /// Which kind of library it is.
     pub linkage: Linkage,
 }
@@ -25,21 +27,35 @@ impl Setting {
         Setting::of(Library::ours())
     }
 
-    /// The value of `LIBMILTER_OPTIONS` with this model and these further settings, if it is not empty.
+    /// The value of `LIBMILTER_OPTIONS` with this model, these processes and these further settings, if it is not empty.
     pub(crate) fn options(&self, more: &str) -> Option<String> {
         let model = self.model.map(|model| format!("model={model}"));
-        let settings: Vec<String> = model.into_iter().chain((!more.is_empty()).then(|| more.to_owned())).collect();
+        let processes = self.processes.map(|processes| format!("processes={processes}"));
+        let more = (!more.is_empty()).then(|| more.to_owned());
+        let settings: Vec<String> = model.into_iter().chain(processes).chain(more).collect();
         (!settings.is_empty()).then(|| settings.join(", "))
     }
 
     fn of(library: &'static Library) -> Setting {
-        Setting { library, model: None, linkage: Linkage::Shared }
+        Setting { library, model: None, processes: None, linkage: Linkage::Shared }
     }
 
-    /// Our library in this model.
+    /// Our library in this model; further options may follow behind commas.
     #[must_use]
     pub fn model(model: &'static str) -> Setting {
         Setting { model: Some(model), ..Setting::ours() }
+    }
+
+    /// Our library in this many worker processes, in its default model.
+    #[must_use]
+    pub fn processes(processes: u16) -> Setting {
+        Setting { processes: Some(processes), ..Setting::ours() }
+    }
+
+    /// Our library in every way to run sessions.
+    #[must_use]
+    pub fn every_model() -> [Setting; 4] {
+        [Setting::ours(), Setting::model("threads"), Setting::model("fork"), Setting::processes(2)]
     }
 
     /// Our static library in its default model.
@@ -66,6 +82,9 @@ impl fmt::Display for Setting {
         self.library.origin().fmt(f)?;
         if let Some(model) = self.model {
             write!(f, "-{model}")?;
+        }
+        if let Some(processes) = self.processes {
+            write!(f, "-{processes}-processes")?;
         }
         f.write_str(if self.linkage == Linkage::Static { "-static" } else { "" })
     }

@@ -23,6 +23,8 @@ pub struct Case {
     pub any_delivery: bool,
     /// The only library it is for, where the other one does not do the same thing every time.
     pub only: Option<Origin>,
+    /// Whether what one session does to the process concerns the next.
+    pub one_process: bool,
     /// The lines of the recorder's plan.
     plan: String,
     why: bool,
@@ -127,6 +129,7 @@ impl Case {
             title: title.into(),
             any_delivery: true,
             only: None,
+            one_process: false,
             plan: String::new(),
             why: false,
             difference: false,
@@ -144,6 +147,7 @@ impl Case {
             "why" => self.why = !rest.is_empty(),
             "defect" | "difference" if !rest.is_empty() => self.difference = true,
             "only" if rest == "ours" => self.only = Some(Origin::Ours),
+            "one" if rest == "process" => self.one_process = true,
             "callbacks" | "flags" | "version" | "name" | "before" | "on" => {
                 self.plan.push_str(line);
                 self.plan.push('\n');

@@ -48,7 +48,7 @@ pub use library::{Library, Origin, target_dir, workspace_dir};
 pub use mail_server::{MailServer, has_ipv6};
 pub use mta::MtaConnection;
 pub use postfix::Postfix;
-pub use process::{Process, free_port, is_root};
+pub use process::{Process, free_port, is_root, kill_child};
 pub use program::{Program, Service, find};
 pub use recorder::{Event, Filter, Surroundings, recorder};
 pub use rustix::process::{Pid, Signal, kill_process};

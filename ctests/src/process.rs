@@ -68,6 +68,24 @@ impl Process {
         fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
+    /// The processes that it has forked and that still exist, with the state of each: `Z` is a zombie.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not say.
+    #[must_use]
+    pub fn children(&self) -> Vec<(u32, char)> {
+        let entries = fs::read_dir("/proc").expect("a system with /proc").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let of_ours = pids.filter_map(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let mut fields = status.rsplit_once(')')?.1.split_whitespace();
+            let state = fields.next()?.chars().next()?;
+            (fields.next()?.parse() == Ok(self.pid())).then_some((pid, state))
+        });
+        of_ours.collect()
+    }
+
     /// Whether it still runs.
     ///
     /// # Panics
@@ -129,9 +147,17 @@ impl Process {
         );
     }
 
+    /// Sends a signal to it and to all processes that it has forked.
+    ///
+    /// # Panics
+    ///
+    /// When all have gone.
+    pub fn signal_group(&self, signal: Signal) {
+        kill_process_group(self.id(), signal).expect("the process still runs");
+    }
+
     fn id(&self) -> Pid {
-        let raw = i32::try_from(self.child.id()).expect("process ids are small");
-        Pid::from_raw(raw).expect("process ids are positive")
+        pid(self.child.id())
     }
 }
 
@@ -141,6 +167,20 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Kills a process that a [`Process`] has forked.
+///
+/// # Panics
+///
+/// When it has gone.
+pub fn kill_child(child: u32) {
+    kill_process(pid(child), Signal::KILL).expect("the process still runs");
+}
+
+fn pid(number: u32) -> Pid {
+    let raw = i32::try_from(number).expect("process ids are small");
+    Pid::from_raw(raw).expect("process ids are positive")
 }
 
 /// A TCP port of the loopback address that nothing listens on.

@@ -18,17 +18,27 @@ const DELIVERIES: [Delivery; 3] =
     [("", Script::clone), ("::octets", Script::in_octets), ("::segment", Script::in_one_segment)];
 
 /// A library by name, so that the trials can be listed before anything is built.
-type Candidate = (&'static str, Origin, fn() -> Setting);
+struct Candidate {
+    name: &'static str,
+    origin: Origin,
+    setting: fn() -> Setting,
+    /// Whether all sessions are in one process, and take every delivery. With several processes only the first: what is
+    /// different there is not how octets arrive.
+    one_process: bool,
+}
 
 fn candidates() -> Vec<Candidate> {
-    let mut candidates: Vec<Candidate> = vec![
-        ("ours", Origin::Ours, Setting::ours),
-        ("ours-threads", Origin::Ours, || Setting::model("threads")),
-        ("ours-static", Origin::Ours, Setting::ours_static),
+    let ours = |name, one_process, setting| Candidate { name, origin: Origin::Ours, setting, one_process };
+    let mut candidates = vec![
+        ours("ours", true, Setting::ours as fn() -> Setting),
+        ours("ours-threads", true, || Setting::model("threads")),
+        ours("ours-static", true, Setting::ours_static),
+        ours("ours-fork", false, || Setting::model("fork")),
+        ours("ours-processes", false, || Setting::processes(2)),
     ];
     if Library::reference_or_skip("dialogues").is_some() {
         let setting = || Setting::reference("dialogues").expect("it was there a moment ago");
-        candidates.push(("reference", Origin::Reference, setting));
+        candidates.push(Candidate { name: "reference", origin: Origin::Reference, setting, one_process: true });
     }
     candidates
 }
@@ -57,12 +67,12 @@ fn trials() -> Vec<Trial> {
         for case in cases {
             assert!(known.insert(case.id.clone()), "{}: case {} is there twice", path.display(), case.id);
             let case = Arc::new(case);
-            for &(library, origin, setting) in &candidates {
-                if case.only.is_some_and(|only| only != origin) {
+            for &Candidate { name, origin, setting, one_process } in &candidates {
+                if case.only.is_some_and(|only| only != origin) || case.one_process && !one_process {
                     continue;
                 }
-                for delivery in DELIVERIES.into_iter().take(if case.any_delivery { 3 } else { 1 }) {
-                    let name = format!("{subject}::{}::{library}{}", case.id, delivery.0);
+                for delivery in DELIVERIES.into_iter().take(if case.any_delivery && one_process { 3 } else { 1 }) {
+                    let name = format!("{subject}::{}::{name}{}", case.id, delivery.0);
                     let case = Arc::clone(&case);
                     trials.push(Trial::test(name, move || play(&case, &setting(), delivery)));
                 }

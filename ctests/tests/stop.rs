@@ -38,8 +38,8 @@ fn until_end(filter: &mut Filter, limit: Duration) -> Duration {
     start.elapsed()
 }
 
-fn ours() -> [Setting; 2] {
-    [Setting::ours(), Setting::model("threads")]
+fn ours() -> [Setting; 4] {
+    Setting::every_model()
 }
 
 #[test]

@@ -11,8 +11,8 @@ use ctests::{Filter, MtaConnection, Setting};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 
-fn ours() -> [Setting; 2] {
-    [Setting::ours(), Setting::model("threads")]
+fn ours() -> [Setting; 4] {
+    Setting::every_model()
 }
 
 fn negotiated(filter: &Filter) -> MtaConnection {
@@ -157,10 +157,11 @@ fn ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
 }
 
-/// With no descriptor left for another connection, the filter waits, says so, and serves it later.
+/// With no descriptor left for another connection, the filter waits, says so, and serves it later. Workers have limits
+/// of their own: `processes::workers_without_descriptors`.
 #[test]
 fn defect_43_no_descriptor_left() {
-    for setting in ours() {
+    for setting in [Setting::ours(), Setting::model("threads"), Setting::model("fork")] {
         let mut filter = Filter::start(&setting, "");
         let pid = filter.process().pid();
         // Once one is served, smfi_main has all the descriptors it needs.

@@ -56,12 +56,13 @@ pub unsafe extern "C" fn smfi_register(descriptor: smfiDesc) -> c_int {
 
 /// Serves MTAs until the filter is told to stop by smfi_stop(), SIGHUP, SIGTERM or SIGINT.
 ///
-/// Call it after smfi_register() and smfi_setconn(). Callbacks run in other threads, several at a time. The
-/// library starts no thread before this call, so a program may fork before it.
+/// Call it after smfi_register() and smfi_setconn(). Callbacks run in other threads, or in other processes if the
+/// options say so, several at a time. The library starts no thread before this call, so a program may fork before
+/// it.
 ///
 /// @return MI_SUCCESS after a stop; MI_FAILURE if the filter is not registered, if there is no address, if the
-/// socket cannot be opened, if LIBMILTER_OPTIONS is not understood, if smfi_main() is running already, or if
-/// threads or descriptors are lacking: the log says why.
+/// socket cannot be opened, if LIBMILTER_OPTIONS is not understood, if smfi_main() is running already, if processes
+/// are asked for and the program has other threads, or if threads or descriptors are lacking: the log says why.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_main() -> c_int {
     guard(MI_FAILURE, || server::run().then_some(MI_SUCCESS))

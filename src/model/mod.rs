@@ -5,22 +5,35 @@
 //! of another one.
 
 #[cfg(target_os = "linux")]
+mod children;
+#[cfg(target_os = "linux")]
+mod fork;
+#[cfg(target_os = "linux")]
 mod pool;
+#[cfg(target_os = "linux")]
+mod processes;
 #[cfg(test)]
 mod tests;
 mod threads;
 
+use std::fmt;
 use std::io;
 use std::num::NonZero;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
+pub(crate) use children::{Children, GatherError};
+#[cfg(target_os = "linux")]
+pub(crate) use fork::Fork;
+#[cfg(target_os = "linux")]
 pub(crate) use pool::Pool;
+#[cfg(target_os = "linux")]
+pub(crate) use processes::Processes;
 pub(crate) use threads::Threads;
 
-use crate::sys::socket::Acceptor;
+use crate::sys::socket::{Acceptor, Family};
 
 /// One connection with an MTA, as far as a model has to know it.
 pub(crate) trait Session: Send + 'static {
@@ -88,8 +101,24 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// The sessions it makes.
     type Session: Session;
 
-    /// Takes one connection from a listener.
-    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Self::Session>;
+    /// Takes one connection from a listener, and counts it among those that have a session unless it is refused.
+    fn accept(&self, listener: &Acceptor) -> Admission<Connection>;
+
+    /// Makes a session of a connection. Dropping it is told to [`Self::depart`].
+    fn open(self: &Arc<Self>, connection: Connection) -> Self::Session;
+
+    /// Takes one connection from a listener and makes a session of it.
+    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Self::Session> {
+        match self.accept(listener) {
+            Admission::Taken(connection) => Admission::Taken(self.open(connection)),
+            Admission::Empty => Admission::Empty,
+            Admission::Again => Admission::Again,
+            Admission::Pause => Admission::Pause,
+        }
+    }
+
+    /// Counts sessions as over, in whichever process they were.
+    fn depart(&self, sessions: usize);
 
     /// Told by the loop that takes connections or events that it turns, each time before it waits. Says how long that may
     /// be at most.
@@ -113,6 +142,15 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// Readable from the moment the model is to stop.
     fn stop_descriptor(&self) -> BorrowedFd<'_>;
 
+    /// Makes the calling process, which a model has forked, one of those that run the service.
+    fn forked(&self);
+
+    /// Tells the operator that connections have to wait because there are no descriptors for them.
+    fn exhausted(&self, error: &io::Error);
+
+    /// Tells the operator about sessions that are lost with their process.
+    fn lost(&self, what: fmt::Arguments<'_>);
+
     /// Tells the operator that something could not be done, which costs a connection or some time.
     fn trouble(&self, what: &str, error: &io::Error);
 
@@ -120,10 +158,26 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn broken(&self, error: &io::Error);
 }
 
+/// A connection with an MTA that has no session yet.
+pub(crate) struct Connection {
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) ticket: Ticket,
+}
+
+/// What is known of a connection from where it is taken to where it is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// The number of the session in this run, for log lines.
+    pub(crate) number: u64,
+    pub(crate) family: Family,
+    /// The MTA is to come again later.
+    pub(crate) refused: bool,
+}
+
 /// What came of an attempt to take a connection.
-pub(crate) enum Admission<Session> {
-    /// A session.
-    Session(Session),
+pub(crate) enum Admission<Taken> {
+    /// A connection, or the session that was made of it.
+    Taken(Taken),
     /// No connection is waiting.
     Empty,
     /// None was taken, the next attempt may do.
@@ -147,11 +201,30 @@ const RETIREMENT: Duration = Duration::from_secs(5);
 pub(crate) trait Model {
     /// Serves connections until the service is to stop; closes the listeners at once then, and returns when no callback
     /// runs and no message is in progress, or the drain time is over. Sessions alive after that are served on.
-    fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()>;
+    fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()>;
+}
+
+/// Serves everything that a session has received.
+fn serve_the_rest<S: Session>(session: &mut S, scratch: &mut S::Scratch) -> Next {
+    loop {
+        match session.serve(scratch, &mut (), true) {
+            Next::More => {}
+            next => return next,
+        }
+    }
+}
+
+/// How long to wait for a session: until it has been silent for too long, or should have introduced itself.
+fn patience<V: Service>(service: &V, session: &V::Session, began: Instant) -> Option<Duration> {
+    let introduction = service.introduction().filter(|_| !session.is_introduced());
+    sooner(introduction.map(|limit| limit.saturating_sub(began.elapsed())), service.timeout())
 }
 
 /// Starts a thread that can run callbacks.
-fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<std::thread::JoinHandle<()>> {
+fn start_thread<R: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> R + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<R>> {
     let size = crate::sys::process::default_stack_size();
     std::thread::Builder::new().name(name.into()).stack_size(size).spawn(body)
 }

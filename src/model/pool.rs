@@ -43,6 +43,7 @@ use crate::sys::wake::{self, Wake};
 const ADMISSIONS: usize = 64;
 
 /// The model `pool`.
+#[derive(Default)]
 pub(crate) struct Pool;
 
 struct Shared<V: Service> {
@@ -76,7 +77,7 @@ struct After {
 type Guard<'a, V> = MutexGuard<'a, State<<V as Service>::Session>>;
 
 impl Model for Pool {
-    fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
+    fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let epoll = Epoll::new()?;
         let dissolve = Wake::new()?;
         epoll.add_level(dissolve.as_fd(), DISSOLVE)?;
@@ -296,7 +297,7 @@ impl<V: Service> Shared<V> {
                 break;
             }
             match self.service.admit(listener) {
-                Admission::Session(session) => self.take_in(session),
+                Admission::Taken(session) => self.take_in(session),
                 Admission::Again => {}
                 Admission::Empty => return Then::Wait,
                 Admission::Pause => return Then::Pause,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Admission, Model, Next, Pace, Service, Session};
+use super::{Admission, Connection, Model, Next, Pace, Service, Session, Ticket};
 use crate::sys::socket::{self, Acceptor, Family};
 use crate::sys::wake::{self, Wake};
 
@@ -154,22 +154,29 @@ struct EchoService {
 impl Service for EchoService {
     type Session = Echo;
 
-    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Echo> {
+    fn accept(&self, listener: &Acceptor) -> Admission<Connection> {
         std::thread::sleep(self.admission);
         if self.pauses.fetch_update(SeqCst, SeqCst, |pauses| pauses.checked_sub(1)).is_ok() {
             return Admission::Pause;
         }
+        let ticket = Ticket { number: 1, family: listener.family, refused: false };
         match socket::accept(listener.as_fd()) {
-            Ok(connection) => Admission::Session(Echo {
-                connection,
-                world: Arc::clone(&self.world),
-                in_step: Arc::default(),
-                introduced: false,
-                in_message: false,
-            }),
+            Ok(descriptor) => Admission::Taken(Connection { descriptor, ticket }),
             Err(_) => Admission::Empty,
         }
     }
+
+    fn open(self: &Arc<Self>, connection: Connection) -> Echo {
+        Echo {
+            connection: connection.descriptor,
+            world: Arc::clone(&self.world),
+            in_step: Arc::default(),
+            introduced: false,
+            in_message: false,
+        }
+    }
+
+    fn depart(&self, _: usize) {}
 
     fn turn(&self) -> Option<Duration> {
         self.turns.fetch_add(1, SeqCst);
@@ -204,6 +211,18 @@ impl Service for EchoService {
         self.stop.as_fd()
     }
 
+    fn forked(&self) {
+        unreachable!("these tests have one process");
+    }
+
+    fn exhausted(&self, error: &io::Error) {
+        panic!("no descriptors: {error}");
+    }
+
+    fn lost(&self, what: std::fmt::Arguments<'_>) {
+        panic!("{what}");
+    }
+
     fn trouble(&self, what: &str, error: &io::Error) {
         panic!("cannot {what}: {error}");
     }
@@ -221,7 +240,7 @@ struct Running {
 }
 
 impl Running {
-    fn start<M: Model>(change: impl FnOnce(&mut EchoService)) -> Self {
+    fn start<M: Model + Default>(change: impl FnOnce(&mut EchoService)) -> Self {
         static TESTS: AtomicUsize = AtomicUsize::new(0);
         let number = TESTS.fetch_add(1, SeqCst);
         let directory = std::env::temp_dir().join(format!("libmilter-model-{}-{number}", std::process::id()));
@@ -248,7 +267,7 @@ impl Running {
         change(&mut service);
         let service = Arc::new(service);
         let of_model = Arc::clone(&service);
-        let model = Some(std::thread::spawn(move || M::run(of_model, listeners.into())));
+        let model = Some(std::thread::spawn(move || M::default().run(of_model, listeners.into())));
         Running { service, directory, model }
     }
 
@@ -316,7 +335,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn blocked_sessions_hold_nobody_up<M: Model>() {
+fn blocked_sessions_hold_nobody_up<M: Model + Default>() {
     let running = Running::start::<M>(|_| {});
     let mut blocked: Vec<UnixStream> = (0..20).map(|_| running.connect()).collect();
     blocked.iter_mut().for_each(|stream| say(stream, BLOCK));
@@ -334,7 +353,7 @@ fn blocked_sessions_hold_nobody_up<M: Model>() {
     assert_eq!(running.world().collisions.load(SeqCst), 0);
 }
 
-fn everything_is_served_once_and_in_order<M: Model>() {
+fn everything_is_served_once_and_in_order<M: Model + Default>() {
     let running = Running::start::<M>(|_| {});
     std::thread::scope(|scope| {
         for client in 0..8_usize {
@@ -369,7 +388,7 @@ fn everything_is_served_once_and_in_order<M: Model>() {
     assert_eq!(running.world().collisions.load(SeqCst), 0);
 }
 
-fn a_stop_waits_for_what_is_in_progress_only<M: Model>() {
+fn a_stop_waits_for_what_is_in_progress_only<M: Model + Default>() {
     let mut running = Running::start::<M>(|_| {});
     let (mut idle, mut blocked, mut in_message) = (running.connect(), running.connect(), running.connect());
     echo(&mut idle, b'x');
@@ -392,7 +411,7 @@ fn a_stop_waits_for_what_is_in_progress_only<M: Model>() {
     eventually("sessions end after the run", || running.world().ended.load(SeqCst) == 3);
 }
 
-fn a_stop_waits_for_what_has_been_said<M: Model>() {
+fn a_stop_waits_for_what_has_been_said<M: Model + Default>() {
     for _ in 0..50 {
         let mut running = Running::start::<M>(|_| {});
         let mut streams: Vec<UnixStream> = (0..4).map(|_| running.connect()).collect();
@@ -407,7 +426,7 @@ fn a_stop_waits_for_what_has_been_said<M: Model>() {
 
 /// What comes between a stop and the moment when the model looks has no event yet that anybody has seen.
 #[cfg(target_os = "linux")]
-fn a_stop_waits_for_what_nobody_has_noticed<M: Model>() {
+fn a_stop_waits_for_what_nobody_has_noticed<M: Model + Default>() {
     for _ in 0..20 {
         let mut running = Running::start::<M>(|_| {});
         let mut stream = running.connect();
@@ -423,7 +442,7 @@ fn a_stop_waits_for_what_nobody_has_noticed<M: Model>() {
     }
 }
 
-fn a_stop_does_not_wait_for_ever<M: Model>() {
+fn a_stop_does_not_wait_for_ever<M: Model + Default>() {
     let mut running = Running::start::<M>(|service| service.drain = Duration::from_millis(50));
     let mut blocked = running.connect();
     say(&mut blocked, BLOCK);
@@ -438,7 +457,7 @@ fn a_stop_does_not_wait_for_ever<M: Model>() {
     echo(&mut blocked, b'x');
 }
 
-fn a_thread_that_has_to_end_costs_its_session_only<M: Model>() {
+fn a_thread_that_has_to_end_costs_its_session_only<M: Model + Default>() {
     let mut running = Running::start::<M>(|_| {});
     let world = Arc::clone(&running.service.world);
     let mut others: Vec<UnixStream> = (0..3).map(|_| running.connect()).collect();
@@ -461,7 +480,7 @@ fn a_thread_that_has_to_end_costs_its_session_only<M: Model>() {
     assert_eq!((world.exited.lock().len(), world.haunted.load(SeqCst)), (23, 0));
 }
 
-fn silent_sessions_expire<M: Model>() {
+fn silent_sessions_expire<M: Model + Default>() {
     let running = Running::start::<M>(|service| service.timeout = Some(Duration::from_millis(100)));
     let mut silent = running.connect();
     let mut talkative = running.connect();
@@ -473,7 +492,7 @@ fn silent_sessions_expire<M: Model>() {
     echo(&mut talkative, b'x');
 }
 
-fn strangers_do_not_stay<M: Model>() {
+fn strangers_do_not_stay<M: Model + Default>() {
     const LIMIT: Duration = Duration::from_millis(300);
     let running = Running::start::<M>(|service| service.introduction = Some(LIMIT));
     let mut known = running.connect();
@@ -491,7 +510,7 @@ fn strangers_do_not_stay<M: Model>() {
     assert_eq!(running.world().expired.load(SeqCst), 2);
 }
 
-fn the_loop_turns_when_idle<M: Model>() {
+fn the_loop_turns_when_idle<M: Model + Default>() {
     const INTERVAL: Duration = Duration::from_millis(20);
     let running = Running::start::<M>(|service| service.turn_at_least = Some(INTERVAL));
     echo(&mut running.connect(), b'x');
@@ -504,7 +523,7 @@ fn the_loop_turns_when_idle<M: Model>() {
 }
 
 /// A session that ends makes room before the pause is over.
-fn the_end_of_a_session_ends_a_pause<M: Model>() {
+fn the_end_of_a_session_ends_a_pause<M: Model + Default>() {
     let running = Running::start::<M>(|_| {});
     let start = Instant::now();
     for _ in 0..20 {
@@ -519,14 +538,14 @@ fn the_end_of_a_session_ends_a_pause<M: Model>() {
     assert!(start.elapsed() < 20 * super::PAUSE, "{:?}", start.elapsed());
 }
 
-fn a_pause_of_the_listener_ends<M: Model>() {
+fn a_pause_of_the_listener_ends<M: Model + Default>() {
     let running = Running::start::<M>(|service| service.pauses = AtomicUsize::new(3));
     let mut waiting = running.connect();
     echo(&mut waiting, b'x');
     assert_eq!(running.service.pauses.load(SeqCst), 0);
 }
 
-fn a_pause_after_a_slow_attempt_ends<M: Model>() {
+fn a_pause_after_a_slow_attempt_ends<M: Model + Default>() {
     let running = Running::start::<M>(|service| {
         service.pauses = AtomicUsize::new(2);
         service.admission = Duration::from_millis(20);
@@ -534,7 +553,7 @@ fn a_pause_after_a_slow_attempt_ends<M: Model>() {
     echo(&mut running.connect(), b'x');
 }
 
-fn nothing_is_taken_after_the_end<M: Model>() {
+fn nothing_is_taken_after_the_end<M: Model + Default>() {
     let mut running = Running::start::<M>(|service| service.admission = Duration::from_millis(20));
     let mut idle = running.connect();
     echo(&mut idle, b'x');
@@ -545,7 +564,7 @@ fn nothing_is_taken_after_the_end<M: Model>() {
     echo(&mut idle, b'y');
 }
 
-fn every_listener_is_served<M: Model>() {
+fn every_listener_is_served<M: Model + Default>() {
     let mut running = Running::start::<M>(|service| service.pauses = AtomicUsize::new(3));
     let mut streams: Vec<UnixStream> = (0..40).map(|at| running.connect_to(["s", "t"][at % 2])).collect();
     streams.iter_mut().for_each(|stream| echo(stream, b'x'));
@@ -555,7 +574,7 @@ fn every_listener_is_served<M: Model>() {
     streams.iter_mut().for_each(|stream| echo(stream, b'y'));
 }
 
-fn streams_do_not_keep_others_waiting<M: Model>() {
+fn streams_do_not_keep_others_waiting<M: Model + Default>() {
     let running = Running::start::<M>(|_| {});
     let streams: Vec<UnixStream> = (0..8).map(|_| running.connect()).collect();
     let over = AtomicBool::new(false);
@@ -572,7 +591,7 @@ fn streams_do_not_keep_others_waiting<M: Model>() {
     });
 }
 
-fn no_more_threads_than_allowed<M: Model>() {
+fn no_more_threads_than_allowed<M: Model + Default>() {
     for limit in [1, 3] {
         let running = Running::start::<M>(|service| service.threads = NonZero::new(limit));
         let mut streams: Vec<UnixStream> = (0..8).map(|_| running.connect()).collect();

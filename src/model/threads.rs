@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Admission, Model, Next, PAUSE, RETIREMENT, Service, Session, sooner, start_thread};
+use super::{
+    Admission, Model, Next, PAUSE, RETIREMENT, Service, Session, patience, serve_the_rest, sooner, start_thread,
+};
 use crate::sys::poll::{self, Interest};
 use crate::sys::socket::Acceptor;
 use crate::sys::wake::{self, Wake};
 
 /// The model `threads`.
+#[derive(Default)]
 pub(crate) struct Threads;
 
 struct Shared<V: Service> {
@@ -42,7 +45,7 @@ struct State<S> {
 }
 
 impl Model for Threads {
-    fn run<V: Service>(service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
+    fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let shared = Arc::new(Shared {
             service,
             state: Mutex::new(State {
@@ -88,7 +91,7 @@ impl<V: Service> Shared<V> {
         for listener in listeners {
             while !self.service.stopping() {
                 match self.service.admit(listener) {
-                    Admission::Session(session) => self.hand(session),
+                    Admission::Taken(session) => self.hand(session),
                     Admission::Again => {}
                     Admission::Empty => break,
                     Admission::Pause => {
@@ -155,12 +158,10 @@ impl<V: Service> Shared<V> {
         let stop = (self.service.stop_descriptor(), Interest::Read);
         let mut in_message = false;
         let mut settled = false;
-        let expiry = self.service.introduction().map(|limit| Instant::now() + limit);
+        let began = Instant::now();
         loop {
             let connection = (session.connection(), Interest::Read);
-            let left = expiry.filter(|_| !session.is_introduced());
-            let left = left.map(|expiry| expiry.saturating_duration_since(Instant::now()));
-            let limit = sooner(left, self.service.timeout());
+            let limit = patience(&*self.service, &session, began);
             let ready = match limit {
                 Some(Duration::ZERO) => Ok([false, false]),
                 _ if settled => poll::wait([connection], limit).map(|[readable]| [readable, false]),
@@ -215,15 +216,5 @@ impl<V: Service> Shared<V> {
         self.handed.notify_all();
         let quiet = |state: &State<_>| state.unfinished == 0 && state.unsettled == 0;
         while !quiet(&state) && !self.finished.wait_until(&mut state, deadline).timed_out() {}
-    }
-}
-
-/// Serves everything that a session has received.
-fn serve_the_rest<S: Session>(session: &mut S, scratch: &mut S::Scratch) -> Next {
-    loop {
-        match session.serve(scratch, &mut (), true) {
-            Next::More => {}
-            next => return next,
-        }
     }
 }

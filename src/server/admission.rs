@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_int};
+use std::io;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use parking_lot::Mutex;
 use super::Filter;
 use super::context::Context;
 use super::service::Server;
+use crate::model::Service;
+use crate::sys::shared::Shared;
 use crate::sys::socket::Family;
 
 /// How many sessions there may be, and how long others may wait.
@@ -42,24 +45,23 @@ pub(super) struct Visitor {
 pub(super) struct Lobby {
     limits: Limits,
     visitors: Mutex<VecDeque<Visitor>>,
-    sessions: AtomicUsize,
+    /// In all processes.
+    sessions: Shared<AtomicUsize>,
 }
 
 /// A place among the sessions that there may be; given back when it is dropped.
 pub(super) struct Seat(Arc<Server>);
 
 impl Seat {
-    pub(super) fn take(server: &Arc<Server>) -> Self {
-        server.lobby().sessions.fetch_add(1, SeqCst);
-        server.tell_sessions();
+    /// That of a session which the lobby has let in.
+    pub(super) fn of(server: &Arc<Server>) -> Self {
         Seat(Arc::clone(server))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.lobby().sessions.fetch_sub(1, SeqCst);
-        self.0.tell_sessions();
+        self.0.depart(1);
     }
 }
 
@@ -72,8 +74,18 @@ pub(super) enum Called {
 }
 
 impl Lobby {
-    pub(super) fn new(limits: Limits) -> Self {
-        Lobby { limits, visitors: Mutex::default(), sessions: AtomicUsize::new(0) }
+    pub(super) fn new(limits: Limits) -> io::Result<Self> {
+        Ok(Lobby { limits, visitors: Mutex::default(), sessions: Shared::new(AtomicUsize::new(0))? })
+    }
+
+    /// Counts one more session.
+    pub(super) fn enter(&self) {
+        self.sessions.fetch_add(1, SeqCst);
+    }
+
+    /// Counts sessions as over.
+    pub(super) fn leave(&self, sessions: usize) {
+        self.sessions.fetch_sub(sessions, SeqCst);
     }
 
     /// How many sessions there are.

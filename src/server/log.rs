@@ -5,10 +5,13 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::sys::shared::Shared;
 use crate::sys::syslog;
 pub(super) use crate::sys::syslog::Level;
 
@@ -50,28 +53,24 @@ impl Episode {
     }
 }
 
-/// Lets through so many lines in so much time, and counts the others.
+/// Lets through so many lines in so much time, and counts the others; all processes of a run together.
 pub(super) struct Limiter {
-    window: Mutex<Window>,
-}
-
-struct Window {
-    start: Option<Instant>,
-    lines: u32,
-    suppressed: u32,
+    start: Instant,
+    /// Number of the stretch of time in its upper half, lines so far in its lower half.
+    window: Shared<AtomicU64>,
 }
 
 impl Limiter {
     const LINES: u32 = 100;
     const TIME: Duration = Duration::from_secs(10);
 
-    pub(super) const fn new() -> Self {
-        Limiter { window: Mutex::new(Window { start: None, lines: 0, suppressed: 0 }) }
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Limiter { start: Instant::now(), window: Shared::new(AtomicU64::new(0))? })
     }
 
     /// Writes a line unless there were too many. After a flood the number of those left out is told.
     pub(super) fn write(&self, level: Level, name: &CStr, text: fmt::Arguments<'_>) {
-        let (allowed, suppressed) = self.window.lock().pass(Instant::now());
+        let (allowed, suppressed) = self.pass(Instant::now());
         if suppressed > 0 {
             write(Level::Warning, name, format_args!("{suppressed} further messages about sessions left out"));
         }
@@ -79,22 +78,24 @@ impl Limiter {
             write(level, name, text);
         }
     }
+
+    /// Whether a line may pass, and how many were left out in the window that has just ended.
+    fn pass(&self, now: Instant) -> (bool, u32) {
+        let current = ((now - self.start).as_secs() / Self::TIME.as_secs()) as u32;
+        let next = |window| {
+            let (number, lines) = halves(window);
+            let lines = if number == current { lines.saturating_add(1) } else { 1 };
+            Some(u64::from(current) << 32 | u64::from(lines))
+        };
+        match self.window.fetch_update(Relaxed, Relaxed, next).map_or_else(halves, halves) {
+            (number, lines) if number == current => (lines < Self::LINES, 0),
+            (_, lines) => (true, lines.saturating_sub(Self::LINES)),
+        }
+    }
 }
 
-impl Window {
-    /// Whether a line may pass, and how many were left out in the window that has just ended.
-    fn pass(&mut self, now: Instant) -> (bool, u32) {
-        let mut told = 0;
-        if self.start.is_none_or(|start| now - start >= Limiter::TIME) {
-            told = std::mem::take(&mut self.suppressed);
-            self.start = Some(now);
-            self.lines = 0;
-        }
-        self.lines += 1;
-        let allowed = self.lines <= Limiter::LINES;
-        self.suppressed += u32::from(!allowed);
-        (allowed, told)
-    }
+fn halves(window: u64) -> (u32, u32) {
+    ((window >> 32) as u32, window as u32)
 }
 
 #[cfg(test)]
@@ -103,11 +104,10 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_and_counted() {
-        let mut window = Window { start: None, lines: 0, suppressed: 0 };
-        let start = Instant::now();
-        let passed = (0..Limiter::LINES + 5).filter(|_| window.pass(start).0).count();
+        let limiter = Limiter::new().unwrap();
+        let passed = (0..Limiter::LINES + 5).filter(|_| limiter.pass(limiter.start).0).count();
         assert_eq!(passed as u32, Limiter::LINES);
-        assert_eq!(window.pass(start + Limiter::TIME), (true, 5));
-        assert_eq!(window.pass(start + Limiter::TIME), (true, 0));
+        assert_eq!(limiter.pass(limiter.start + Limiter::TIME), (true, 5));
+        assert_eq!(limiter.pass(limiter.start + Limiter::TIME), (true, 0));
     }
 }

@@ -1,7 +1,8 @@
 //! Telling a service manager how the filter is, where it asks for that: `NOTIFY_SOCKET`, `WATCHDOG_USEC`.
 //!
 //! A thread of its own tells what changes, so that neither callbacks nor the loop that serves them wait for the manager.
-//! Only the sign of life comes from that loop itself: it would be worth nothing from anybody else.
+//! Only the sign of life comes from that loop itself: it would be worth nothing from anybody else. Where the process runs
+//! no callbacks but forks, it has no such thread: the loop that takes connections tells everything.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::log::{self, Episode};
 use super::service::Server;
@@ -26,11 +29,22 @@ pub(super) struct Notifier {
     /// Somebody has called [`Self::news`] since it was cleared.
     has_news: AtomicBool,
     over: AtomicBool,
+    /// There is no thread that tells what changes.
+    alone: bool,
+    told: Mutex<Told>,
+    trouble: Episode,
+}
+
+/// What the manager knows.
+struct Told {
+    sessions: Option<usize>,
+    stopping: bool,
+    when: Instant,
 }
 
 impl Notifier {
     /// The one that the environment asks for, if it does.
-    pub(super) fn from_environment() -> io::Result<Option<Self>> {
+    pub(super) fn from_environment(alone: bool) -> io::Result<Option<Self>> {
         let Some(name) = process::environment(c"NOTIFY_SOCKET") else { return Ok(None) };
         Ok(Some(Notifier {
             manager: Datagrams::to(name.to_bytes())?,
@@ -38,19 +52,53 @@ impl Notifier {
             news: Wake::new()?,
             has_news: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            alone,
+            told: Mutex::new(Told { sessions: None, stopping: false, when: Instant::now() }),
+            trouble: Episode::new(),
         }))
     }
 
     /// Notes that the number of sessions has changed.
     pub(super) fn note(&self) {
-        if !self.has_news.swap(true, SeqCst) {
+        if !self.alone && !self.has_news.swap(true, SeqCst) {
             wake::call(self.news.number());
         }
     }
 
     /// Gives a sign of life if one is due. Says how soon the loop has to come again for the next.
-    pub(super) fn turn(&self) -> Option<Duration> {
-        self.watchdog.as_ref().map(|watchdog| watchdog.turn(&self.manager))
+    pub(super) fn turn(&self, server: &Server) -> Option<Duration> {
+        let life = self.watchdog.as_ref().map(|watchdog| watchdog.turn(&self.manager));
+        let news = self.alone.then(|| {
+            // Sessions end in other processes, and nobody says so.
+            let rest = (server.lobby().sessions() > 0).then_some(PAUSE);
+            self.report(server).or(rest)
+        });
+        life.into_iter().chain(news.flatten()).min()
+    }
+
+    /// Tells what is new, up to the stop: states at once, the number of sessions now and then. Says how long that has to
+    /// wait.
+    fn report(&self, server: &Server) -> Option<Duration> {
+        let mut told = self.told.lock();
+        let sessions = server.lobby().sessions();
+        let (ready, stopping) = (told.sessions.is_none(), server.stopping());
+        if told.stopping || !ready && !stopping && told.sessions == Some(sessions) {
+            return None;
+        }
+        let wait = PAUSE.saturating_sub(told.when.elapsed());
+        if !(ready || stopping || wait.is_zero()) {
+            return Some(wait);
+        }
+        let states = [(ready, "READY=1\n"), (stopping, "STOPPING=1\n")];
+        let states: String = states.into_iter().filter(|(holds, _)| *holds).map(|(_, state)| state).collect();
+        let text = format!("{states}STATUS={sessions} session{}", if sessions == 1 { "" } else { "s" });
+        if let Err(error) = self.manager.send(text.as_bytes())
+            && self.trouble.begins()
+        {
+            log::error(server.filter().name(), format_args!("cannot notify the service manager: {error}"));
+        }
+        *told = Told { sessions: Some(sessions), stopping, when: Instant::now() };
+        None
     }
 
     fn forget_news(&self) {
@@ -108,7 +156,7 @@ pub(super) struct Reporter {
 impl Reporter {
     /// Tells the manager, if there is one, that the filter is ready, and from now on what changes.
     pub(super) fn start(server: &Arc<Server>) -> io::Result<Self> {
-        let thread = server.notifier().is_some().then(|| {
+        let thread = server.notifier().filter(|notifier| !notifier.alone).map(|_| {
             let server = Arc::clone(server);
             std::thread::Builder::new().name("milter-reporter".into()).spawn(move || report(&server))
         });
@@ -134,35 +182,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Tells what changes, until the filter is to stop.
 fn report(server: &Server) {
     let Some(notifier) = server.notifier() else { return };
-    let trouble = Episode::new();
-    let tell = |text: String| {
-        if let Err(error) = notifier.manager.send(text.as_bytes())
-            && trouble.begins()
-        {
-            log::error(server.filter().name(), format_args!("cannot notify the service manager: {error}"));
-        }
-    };
-    let status = |sessions: usize| format!("STATUS={sessions} session{}", if sessions == 1 { "" } else { "s" });
     let stop = (server.stop_descriptor(), Interest::Read);
-    let mut told = server.lobby().sessions();
-    tell(format!("READY=1\n{}", status(told)));
     loop {
         // Before anything is looked at, so that what comes after the look is not forgotten.
         notifier.forget_news();
-        let sessions = server.lobby().sessions();
-        if server.stopping() {
-            return tell(format!("STOPPING=1\n{}", status(sessions)));
-        }
-        if notifier.over.load(SeqCst) {
+        let stopping = server.stopping();
+        let pause = notifier.report(server);
+        if stopping || notifier.over.load(SeqCst) {
             return;
         }
         // Sessions can wait, a stop cannot.
-        let waited = if sessions == told {
-            poll::wait([stop, (notifier.news.as_fd(), Interest::Read)], None).map(drop)
-        } else {
-            told = sessions;
-            tell(status(told));
-            poll::wait([stop], Some(PAUSE)).map(drop)
+        let waited = match pause {
+            Some(_) => poll::wait([stop], pause).map(drop),
+            None => poll::wait([stop, (notifier.news.as_fd(), Interest::Read)], None).map(drop),
         };
         if waited.is_err() {
             return;

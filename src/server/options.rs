@@ -22,7 +22,9 @@ use crate::sys::process;
 pub(super) struct Options {
     /// How sessions are run.
     pub(super) model: ModelName,
-    /// How many threads may run callbacks at once; `None` is as many as are needed.
+    /// How many worker processes there are, each with the model; `None` is none beside the program itself.
+    pub(super) processes: Option<NonZero<u16>>,
+    /// How many threads may run callbacks at once in each process; `None` is as many as are needed.
     pub(super) threads: Option<NonZero<u16>>,
     /// How long a stop waits for callbacks and messages in progress.
     pub(super) drain: Duration,
@@ -49,6 +51,7 @@ pub(super) struct Options {
 pub(super) enum ModelName {
     Pool,
     Threads,
+    Fork,
 }
 
 /// One option.
@@ -72,14 +75,25 @@ enum Who {
 const ROWS: &[Row] = &[
     Row {
         name: "model",
-        values: if cfg!(target_os = "linux") { "pool or threads" } else { "threads" },
+        values: if cfg!(target_os = "linux") { "pool, threads or fork" } else { "threads" },
         who: Who::Anybody,
         set: |options, value| {
             options.model = match value {
                 "pool" if cfg!(target_os = "linux") => ModelName::Pool,
                 "threads" => ModelName::Threads,
+                "fork" if cfg!(target_os = "linux") => ModelName::Fork,
                 _ => return None,
             };
+            Some(())
+        },
+    },
+    #[cfg(target_os = "linux")]
+    Row {
+        name: "processes",
+        values: "a number from 1 to 1024",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.processes = Some(value.parse().ok().filter(|workers: &NonZero<u16>| workers.get() <= 1024)?);
             Some(())
         },
     },
@@ -281,6 +295,7 @@ impl Options {
     pub(super) const DEFAULT: Self = Options {
         // Other systems have no event loop here yet.
         model: if cfg!(target_os = "linux") { ModelName::Pool } else { ModelName::Threads },
+        processes: None,
         threads: None,
         drain: Duration::from_secs(5),
         listen: Vec::new(),
@@ -331,9 +346,13 @@ impl Options {
 
     /// Finds options that exclude each other.
     fn agree(&self) -> Result<(), OptionError> {
-        match (self.model, self.threads) {
-            (ModelName::Threads, Some(_)) => Err(OptionError(
+        match self {
+            Options { model: ModelName::Threads, threads: Some(_), .. } => Err(OptionError(
                 "option threads=N goes with model=pool; model=threads has one for each connection".into(),
+            )),
+            Options { model: ModelName::Fork, processes: Some(_), .. } => Err(OptionError(
+                "option processes=N goes with model=pool or threads; model=fork has a process for each connection"
+                    .into(),
             )),
             _ if self.limits.wait.is_some() && self.limits.sessions.is_none() => {
                 Err(OptionError("option admission-wait goes with max-sessions".into()))
@@ -366,7 +385,7 @@ mod tests {
         assert_eq!(message("drain=-1"), "option drain=-1: the value must be a number of seconds");
         assert_eq!(message("threads=0"), "option threads=0: the value must be a number from 1 to 65535");
         assert!(message("model=quick").starts_with("option model=quick: the value must be "));
-        assert!(message("speed=11").starts_with("unknown option speed; there are model, threads, "));
+        assert!(message("speed=11").starts_with("unknown option speed; there are model, "));
         assert_eq!(message("noreply=all"), "option noreply is for the filter's author, who sets it with smfi_setopt");
     }
 
@@ -414,5 +433,18 @@ mod tests {
         assert!(with("threads=2, model=threads").unwrap().agree().is_err());
         assert!(with("admission-wait=2, max-sessions=3").unwrap().agree().is_ok());
         assert!(with("admission-wait=2").unwrap().agree().is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn processes() {
+        assert_eq!(with("processes=1024").unwrap().processes, NonZero::new(1024));
+        for bad in ["processes=0", "processes=1025", "processes=many"] {
+            assert_eq!(with(bad).unwrap_err(), format!("option {bad}: the value must be a number from 1 to 1024"));
+        }
+        assert!(with("processes=2, model=threads").unwrap().agree().is_ok());
+        assert!(with("processes=2, threads=1").unwrap().agree().is_ok());
+        assert!(with("model=fork, threads=1").unwrap().agree().is_ok());
+        assert!(with("model=fork, processes=2").unwrap().agree().is_err());
     }
 }

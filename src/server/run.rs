@@ -3,17 +3,22 @@
 use std::ffi::{CStr, c_int};
 use std::fmt;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::num::NonZero;
 use std::sync::Arc;
 
 use super::listener::Listener;
 use super::log::{self, Level};
 use super::notifier::{Notifier, Reporter};
-use super::options::ModelName;
+use super::options::{ModelName, Options};
 use super::service::Server;
 use super::settings::{self, filter_name};
 use super::signals::Signals;
 use super::stop::Run;
+#[cfg(target_os = "linux")]
+use crate::model::{Children, Fork, GatherError, Pool, Processes};
 use crate::model::{Model, Threads};
+use crate::sys::socket::Acceptor;
 use crate::sys::{process, signal};
 
 /// Runs the filter until it is stopped; false when that was not possible or went wrong, and then `errno` says why.
@@ -46,30 +51,24 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         _ => explain("smfi_main cannot begin")(error),
     })?;
     log_panics();
+    let run_model = choose(&plan.options, name)?;
     let signals =
         plan.options.take_signals.then(Signals::take).transpose().map_err(explain("Couldn't start signal thread"))?;
     let listeners = settings::take_listeners().ok_or_else(|| Told(process::errno()))?;
     let (acceptors, leaves): (Vec<_>, Vec<_>) =
         listeners.into_iter().map(|Listener { acceptor, leave }| (acceptor, leave)).unzip();
-    let model = plan.options.model;
     if plan.options.patience.limit.is_some() {
-        let text =
-            format_args!("callback-limit cannot be enforced, the callbacks are all in one process: it is only told");
-        log::write(Level::Warning, name, text);
+        log::write(Level::Warning, name, format_args!("callback-limit cannot be enforced: it is only told"));
     }
-    let notifier = Notifier::from_environment().unwrap_or_else(|error| {
+    let forks = plan.options.model == ModelName::Fork || plan.options.processes.is_some();
+    let notifier = Notifier::from_environment(forks).unwrap_or_else(|error| {
         log::error(name, format_args!("cannot notify the service manager at NOTIFY_SOCKET: {error}"));
         None
     });
-    let server = Arc::new(Server::new(plan, Arc::clone(&run.wake), notifier));
+    let server = Server::new(plan, Arc::clone(&run.stop), notifier).map_err(explain("smfi_main cannot begin"))?;
+    let server = Arc::new(server);
     let reporter = Reporter::start(&server).map_err(explain("cannot start a thread"))?;
-    let outcome = match model {
-        #[cfg(target_os = "linux")]
-        ModelName::Pool => crate::model::Pool::run(Arc::clone(&server), acceptors),
-        #[cfg(not(target_os = "linux"))]
-        ModelName::Pool => unreachable!("not among the options of this system"),
-        ModelName::Threads => Threads::run(Arc::clone(&server), acceptors),
-    };
+    let outcome = run_model(Arc::clone(&server), acceptors);
     for leave in leaves.into_iter().flatten() {
         if let Err(error) = leave.take() {
             explain("cannot leave the socket as it should be")(error);
@@ -79,6 +78,52 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     server.end();
     drop(signals);
     outcome.and_then(|()| server.take_broken().map_or(Ok(()), Err)).map_err(explain("smfi_main cannot go on"))
+}
+
+/// Serves from sockets until the server is to stop.
+type RunModel = Box<dyn FnOnce(Arc<Server>, Vec<Acceptor>) -> io::Result<()>>;
+
+/// Prepares the model that the options name. The library has no thread yet: some models need that.
+#[cfg(target_os = "linux")]
+fn choose(options: &Options, name: &CStr) -> Result<RunModel, Told> {
+    let children = |option: &str| {
+        Children::gather().map_err(|error| match error {
+            GatherError::Threads(threads) => tell(
+                name,
+                format_args!(
+                    "smfi_main: option {option} needs a process without other threads, and this one has {threads}; use \
+                     model=pool or threads without processes"
+                ),
+                libc::EINVAL,
+            ),
+            GatherError::System(error) => {
+                tell(name, format_args!("option {option}: {error}"), error.raw_os_error().unwrap_or(libc::EIO))
+            }
+        })
+    };
+    let processes = |workers: NonZero<u16>| children(&format!("processes={workers}"));
+    Ok(match (options.model, options.processes) {
+        (ModelName::Pool, None) => Box::new(|server, acceptors| Pool.run(server, acceptors)),
+        (ModelName::Threads, None) => Box::new(|server, acceptors| Threads.run(server, acceptors)),
+        (ModelName::Pool, Some(workers)) => {
+            let model = Processes { children: processes(workers)?, workers, model: Pool };
+            Box::new(|server, acceptors| model.run(server, acceptors))
+        }
+        (ModelName::Threads, Some(workers)) => {
+            let model = Processes { children: processes(workers)?, workers, model: Threads };
+            Box::new(|server, acceptors| model.run(server, acceptors))
+        }
+        (ModelName::Fork, _) => {
+            let model = Fork(children("model=fork")?);
+            Box::new(|server, acceptors| model.run(server, acceptors))
+        }
+    })
+}
+
+/// The only one that other systems have so far.
+#[cfg(not(target_os = "linux"))]
+fn choose(_: &Options, _: &CStr) -> Result<RunModel, Told> {
+    Ok(Box::new(|server, acceptors| Threads.run(server, acceptors)))
 }
 
 /// Has panics go to the system log. Standard error may be closed, or be somebody's connection.

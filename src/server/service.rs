@@ -1,6 +1,7 @@
 //! What the sessions of one run share, and how connections become sessions.
 
 use std::ffi::c_int;
+use std::fmt;
 use std::io;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,20 +18,19 @@ use super::log::{self, Episode, Level, Limiter};
 use super::notifier::Notifier;
 use super::session::Session;
 use super::settings::Plan;
-use super::stop;
+use super::stop::{self, Stop};
 use super::watch::Watch;
-use crate::model::{Admission, Service};
+use crate::model::{Admission, Connection, Service, Ticket};
 use crate::sys::poll::{self, Interest};
+use crate::sys::shared::Shared;
 use crate::sys::socket::{self, Acceptor, Family};
 use crate::sys::stdio;
-use crate::sys::wake::Wake;
 
 /// The filter of one run and what its sessions share.
 pub(crate) struct Server {
     plan: Plan,
     profile: Profile,
-    /// Readable from the moment the run is to stop.
-    wake: Arc<Wake>,
+    stop: Arc<Stop>,
     notifier: Option<Notifier>,
     /// How many sessions there have been.
     numbers: AtomicU64,
@@ -39,35 +39,29 @@ pub(crate) struct Server {
     limiter: Limiter,
     exhaustion: Episode,
     trouble: Episode,
-    private_data_told: AtomicBool,
+    private_data_told: Shared<AtomicBool>,
     watch: Option<Arc<Watch>>,
-    /// The run is over: no connections are taken whatever later runs do.
-    ended: AtomicBool,
-    /// Sessions are to end after the command in hand although the run is over.
-    aborted: AtomicBool,
     /// Why nothing can be served any more.
     broken: parking_lot::Mutex<Option<io::Error>>,
 }
 
 impl Server {
-    pub(super) fn new(plan: Plan, wake: Arc<Wake>, notifier: Option<Notifier>) -> Self {
-        Server {
+    pub(super) fn new(plan: Plan, stop: Arc<Stop>, notifier: Option<Notifier>) -> io::Result<Self> {
+        Ok(Server {
             profile: Profile { promised: plan.options.no_reply, ..plan.filter.profile() },
-            lobby: Lobby::new(plan.options.limits),
+            lobby: Lobby::new(plan.options.limits)?,
             watch: Watch::new(plan.options.patience),
             plan,
-            wake,
+            stop,
             notifier,
             numbers: AtomicU64::new(0),
             crowds: Episode::new(),
-            limiter: Limiter::new(),
+            limiter: Limiter::new()?,
             exhaustion: Episode::new(),
             trouble: Episode::new(),
-            private_data_told: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            aborted: AtomicBool::new(false),
+            private_data_told: Shared::new(AtomicBool::new(false))?,
             broken: parking_lot::Mutex::new(None),
-        }
+        })
     }
 
     /// A run that nobody waits for.
@@ -75,20 +69,18 @@ impl Server {
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
         let options = super::options::Options::DEFAULT;
         let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0, options };
-        Server::new(plan, Arc::new(Wake::new().unwrap()), None)
+        Server::new(plan, Arc::new(Stop::new().unwrap()), None).unwrap()
     }
 
-    /// Notes that the run is over; some sessions may not be.
+    /// Notes that the run is over, for whatever reason; some sessions may not be.
     pub(super) fn end(&self) {
-        let aborted = stop::level() == stop::Level::Abort;
-        self.ended.store(true, Relaxed);
-        self.aborted.store(aborted, Relaxed);
+        self.stop.raise(stop::Level::Stop);
         self.lobby.close();
         if let Some(watch) = &self.watch {
             watch.end();
         }
         if self.plan.debug > 0 {
-            log::ended(self.filter().name(), if aborted { "aborting" } else { "terminating" });
+            log::ended(self.filter().name(), if self.aborting() { "aborting" } else { "terminating" });
         }
     }
 
@@ -107,11 +99,11 @@ impl Server {
 
     /// Whether sessions are to end after the command in hand.
     pub(super) fn aborting(&self) -> bool {
-        stop::level() == stop::Level::Abort || self.aborted.load(Relaxed)
+        self.stop.level() == stop::Level::Abort
     }
 
     /// Writes a line about a session to the system log, unless there were too many.
-    pub(super) fn report(&self, level: Level, text: std::fmt::Arguments<'_>) {
+    pub(super) fn report(&self, level: Level, text: fmt::Arguments<'_>) {
         self.limiter.write(level, self.filter().name(), text);
     }
 
@@ -165,19 +157,11 @@ impl Server {
         }
     }
 
-    fn open(self: &Arc<Self>, connection: OwnedFd, family: Family) -> Session {
-        if family == Family::Internet {
-            let told = |what| move |error: &io::Error| self.report(Level::Warning, format_args!("{what}: {error}"));
-            let _ = socket::set_keep_alive(connection.as_fd()).inspect_err(told("keepalive on a connection failed"));
-            let _ = socket::set_no_delay(connection.as_fd()).inspect_err(told("no delay on a connection failed"));
-        }
-        let seat = Seat::take(self);
-        Session::new(Arc::new(Context::new(Arc::clone(self), self.number(), connection)), Some(seat))
-    }
-
-    /// A session in which the MTA is asked to come again later.
-    fn refuse(self: &Arc<Self>, connection: OwnedFd) -> Session {
-        Session::new(Arc::new(Context::refused(Arc::clone(self), self.number(), connection)), None)
+    /// Counts a connection as a session.
+    fn let_in(&self, descriptor: OwnedFd, family: Family) -> Admission<Connection> {
+        self.lobby.enter();
+        self.tell_sessions();
+        Admission::Taken(Connection { descriptor, ticket: Ticket { number: self.number(), family, refused: false } })
     }
 
     fn number(&self) -> u64 {
@@ -188,12 +172,13 @@ impl Server {
 impl Service for Server {
     type Session = Session;
 
-    fn admit(self: &Arc<Self>, listener: &Acceptor) -> Admission<Session> {
+    fn accept(&self, listener: &Acceptor) -> Admission<Connection> {
         match self.lobby.call() {
-            Some(Called::In(Visitor { connection, family, .. })) => {
-                return Admission::Session(self.open(connection, family));
+            Some(Called::In(Visitor { connection, family, .. })) => return self.let_in(connection, family),
+            Some(Called::Off(Visitor { connection, family, .. })) => {
+                let ticket = Ticket { number: self.number(), family, refused: true };
+                return Admission::Taken(Connection { descriptor: connection, ticket });
             }
-            Some(Called::Off(visitor)) => return Admission::Session(self.refuse(visitor.connection)),
             None => {}
         }
         let full = self.lobby.is_full();
@@ -212,7 +197,7 @@ impl Service for Server {
                 self.lobby.seat_visitor(connection, listener.family);
                 return Admission::Again;
             }
-            Ok(connection) => return Admission::Session(self.open(connection, listener.family)),
+            Ok(connection) => return self.let_in(connection, listener.family),
             Err(error) => error,
         };
         match error.raw_os_error() {
@@ -224,17 +209,33 @@ impl Service for Server {
             }
             Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => Admission::Again,
             _ => {
-                if self.exhaustion.begins() {
-                    let text = format_args!("cannot accept connections: {error}; new ones wait until that is over");
-                    log::error(self.filter().name(), text);
-                }
+                self.exhausted(&error);
                 Admission::Pause
             }
         }
     }
 
+    fn open(self: &Arc<Self>, Connection { descriptor, ticket }: Connection) -> Session {
+        let Ticket { number, family, refused } = ticket;
+        if refused {
+            return Session::new(Arc::new(Context::refused(Arc::clone(self), number, descriptor)), None);
+        }
+        if family == Family::Internet {
+            let told = |what| move |error: &io::Error| self.report(Level::Warning, format_args!("{what}: {error}"));
+            let _ = socket::set_keep_alive(descriptor.as_fd()).inspect_err(told("keepalive on a connection failed"));
+            let _ = socket::set_no_delay(descriptor.as_fd()).inspect_err(told("no delay on a connection failed"));
+        }
+        let seat = Seat::of(self);
+        Session::new(Arc::new(Context::new(Arc::clone(self), number, descriptor)), Some(seat))
+    }
+
+    fn depart(&self, sessions: usize) {
+        self.lobby.leave(sessions);
+        self.tell_sessions();
+    }
+
     fn turn(&self) -> Option<Duration> {
-        self.notifier.as_ref()?.turn()
+        self.notifier.as_ref()?.turn(self)
     }
 
     fn introduction(&self) -> Option<Duration> {
@@ -254,11 +255,28 @@ impl Service for Server {
     }
 
     fn stopping(&self) -> bool {
-        self.ended.load(Relaxed) || stop::stop_requested()
+        self.stop.level() > stop::Level::Run
     }
 
     fn stop_descriptor(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.stop.descriptor()
+    }
+
+    fn forked(&self) {
+        stop::join();
+        // They wait in the parent.
+        self.lobby.close();
+    }
+
+    fn exhausted(&self, error: &io::Error) {
+        if self.exhaustion.begins() {
+            let text = format_args!("cannot accept connections: {error}; new ones wait until that is over");
+            log::error(self.filter().name(), text);
+        }
+    }
+
+    fn lost(&self, what: fmt::Arguments<'_>) {
+        self.report(Level::Error, what);
     }
 
     fn trouble(&self, what: &str, error: &io::Error) {
@@ -269,6 +287,6 @@ impl Service for Server {
 
     fn broken(&self, error: &io::Error) {
         *self.broken.lock() = Some(error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error));
-        stop::raise(stop::Level::Abort);
+        self.stop.raise(stop::Level::Abort);
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use super::stop::{self, Level};
@@ -22,7 +23,15 @@ impl Signals {
         let over = Arc::new(AtomicBool::new(false));
         let mut signals = Signals { former, waiting: None, over: Arc::clone(&over) };
         let thread = std::thread::Builder::new().name("milter-signals".into());
-        signals.waiting = Some(thread.spawn(move || wait(&over))?);
+        let (begun, beginning) = mpsc::sync_channel::<()>(0);
+        signals.waiting = Some(thread.spawn(move || {
+            // Handlers of the program belong on its own threads.
+            let _ = Mask::all().block();
+            drop(begun);
+            wait(&over);
+        })?);
+        // From here on the thread only waits: models may fork beside it.
+        let _ = beginning.recv();
         Ok(signals)
     }
 }
@@ -44,8 +53,6 @@ const FAILURES: u32 = 16;
 
 /// Takes every stopping signal, also those after the first, until the run is over.
 fn wait(over: &AtomicBool) {
-    // Handlers of the program belong on its own threads.
-    let _ = Mask::all().block();
     let mut failures = 0;
     while !over.load(SeqCst) && failures < FAILURES {
         match Mask::stopping().wait() {

@@ -17,6 +17,10 @@ pub(super) unsafe fn own(fresh: libc::c_int) -> io::Result<OwnedFd> {
     let fresh = check(fresh)?;
     // SAFETY: a descriptor that has just been made and that nobody else knows, as the caller promises.
     let fresh = unsafe { OwnedFd::from_raw_fd(fresh) };
+    above_stdio(fresh)
+}
+
+fn above_stdio(fresh: OwnedFd) -> io::Result<OwnedFd> {
     if fresh.as_raw_fd() >= ABOVE_STDIO { Ok(fresh) } else { duplicate(&fresh) }
 }
 
@@ -29,6 +33,12 @@ pub(crate) fn duplicate(file: &OwnedFd) -> io::Result<OwnedFd> {
 pub(crate) fn duplicate_raw(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl with F_DUPFD_CLOEXEC reads no memory and reports unknown descriptors; the call makes a descriptor.
     unsafe { own(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, ABOVE_STDIO)) }
+}
+
+/// A pipe: what is written to the second end can be read from the first.
+pub(crate) fn pipe() -> io::Result<[OwnedFd; 2]> {
+    let (readable, writable) = io::pipe()?;
+    Ok([above_stdio(readable.into())?, above_stdio(writable.into())?])
 }
 
 /// Sets close-on-exec on a descriptor that the program made.

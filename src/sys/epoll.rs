@@ -1,7 +1,7 @@
 //! Waiting for many descriptors (Linux).
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::check;
@@ -78,5 +78,12 @@ impl Epoll {
         };
         const HANG_UP: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
         Ok(events.0[..count].iter().map(|event| Event { token: event.u64, hang_up: event.events & HANG_UP != 0 }))
+    }
+}
+
+/// Readable while there are events.
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

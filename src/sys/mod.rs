@@ -4,6 +4,8 @@
 //! its standard streams would otherwise write its messages into a mail session.
 
 pub(crate) mod accounts;
+#[cfg(target_os = "linux")]
+pub(crate) mod child;
 pub(crate) mod datagram;
 pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
@@ -12,7 +14,9 @@ pub(crate) mod file;
 pub(crate) mod names;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod shared;
 pub(crate) mod signal;
+pub(crate) mod slot;
 pub(crate) mod socket;
 pub(crate) mod stdio;
 pub(crate) mod syslog;

@@ -210,6 +210,87 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     connection
 }
 
+/// Two ends of a channel that passes connections from process to process, in order; none is passed by halves.
+#[cfg(target_os = "linux")]
+pub(crate) fn channel() -> io::Result<[OwnedFd; 2]> {
+    let mut ends = [-1; 2];
+    // SAFETY: `ends` has room for two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) })?;
+    // SAFETY: the call has made two descriptors.
+    let [first, second] = ends.map(|end| unsafe { own(end) });
+    Ok([first?, second?])
+}
+
+/// Room for the control message with one descriptor, aligned as its header has to be.
+#[cfg(target_os = "linux")]
+type Envelope = [u64; 4];
+
+/// A message of these octets, with room for a descriptor in `envelope` if there is one.
+#[cfg(target_os = "linux")]
+fn message(octets: &mut libc::iovec, envelope: Option<&mut Envelope>) -> libc::msghdr {
+    // SAFETY: all-zero octets are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = octets;
+    message.msg_iovlen = 1;
+    if let Some(envelope) = envelope {
+        // SAFETY: computes a number.
+        let len = unsafe { libc::CMSG_SPACE(size_of::<libc::c_int>() as u32) } as usize;
+        assert!(len <= size_of::<Envelope>());
+        message.msg_control = (&raw mut *envelope).cast();
+        message.msg_controllen = len as _;
+    }
+    message
+}
+
+/// Passes a connection and a number that goes with it, without waiting. The caller still has the connection.
+#[cfg(target_os = "linux")]
+pub(crate) fn pass(channel: BorrowedFd<'_>, connection: BorrowedFd<'_>, label: u64) -> io::Result<()> {
+    let mut label = label.to_ne_bytes();
+    let mut octets = libc::iovec { iov_base: label.as_mut_ptr().cast(), iov_len: label.len() };
+    let mut envelope = Envelope::default();
+    let message = message(&mut octets, Some(&mut envelope));
+    // SAFETY: the message has room for a header and one descriptor, so the first header is there and its data lies
+    // within; CMSG_LEN computes a number; sendmsg reads what the message names.
+    check_len(unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as _;
+        libc::CMSG_DATA(header).cast::<libc::c_int>().write_unaligned(number(connection));
+        libc::sendmsg(number(channel), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    })
+    .map(drop)
+}
+
+/// Takes a connection that was passed, and its number. `Ok(None)` says that nobody is left to pass any. Fails with
+/// `WouldBlock` when none is waiting; when there is no descriptor for it, it goes on waiting.
+#[cfg(target_os = "linux")]
+pub(crate) fn take_passed(channel: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, u64)>> {
+    let mut label = [0; size_of::<u64>()];
+    let mut octets = libc::iovec { iov_base: label.as_mut_ptr().cast(), iov_len: label.len() };
+    let mut envelope = Envelope::default();
+    let mut peeked = message(&mut octets, Some(&mut envelope));
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // The message is left there until its descriptor has come out: received without one it would be lost.
+    // SAFETY: the message names memory that is writable and live.
+    if check_len(unsafe { libc::recvmsg(number(channel), &raw mut peeked, flags | libc::MSG_PEEK) })? == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the header is NULL or lies in `envelope`, and only `pass` sends here, with one descriptor.
+    let passed = unsafe {
+        match libc::CMSG_FIRSTHDR(&raw const peeked).as_ref() {
+            Some(header) => own(libc::CMSG_DATA(header).cast::<libc::c_int>().read_unaligned()),
+            None => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        }
+    }?;
+    let label = u64::from_ne_bytes(label);
+    let mut nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    let mut taken = message(&mut nothing, None);
+    // SAFETY: the message names no memory; what it would hold has been read.
+    check_len(unsafe { libc::recvmsg(number(channel), &raw mut taken, flags) })?;
+    Ok(Some((passed, label)))
+}
+
 /// Has the kernel look whether a silent peer is still there.
 pub(crate) fn set_keep_alive(connection: BorrowedFd<'_>) -> io::Result<()> {
     set_option(connection, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)
@@ -264,4 +345,35 @@ pub(crate) fn send(connection: BorrowedFd<'_>, parts: &[&[u8]; 2]) -> io::Result
     message.msg_iovlen = vectors.len() as _;
     // SAFETY: the message names `vectors`, each of which names readable octets; sendmsg only reads them.
     check_len(unsafe { libc::sendmsg(number(connection), &raw const message, FLAGS) })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_passed_in_order_until_nobody_passes_any() {
+        let [here, there] = channel().unwrap();
+        assert_eq!(take_passed(there.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let mut peers: Vec<UnixStream> = (1..=3)
+            .map(|label| {
+                let (mine, passed) = UnixStream::pair().unwrap();
+                pass(here.as_fd(), passed.as_fd(), label).unwrap();
+                mine
+            })
+            .collect();
+        drop(here);
+        for (at, peer) in peers.iter_mut().enumerate() {
+            let (passed, label) = take_passed(there.as_fd()).unwrap().unwrap();
+            assert_eq!(label, at as u64 + 1);
+            peer.write_all(&[7]).unwrap();
+            let mut heard = [0];
+            UnixStream::from(passed).read_exact(&mut heard).unwrap();
+            assert_eq!(heard, [7]);
+        }
+        assert!(take_passed(there.as_fd()).unwrap().is_none());
+    }
 }

@@ -22,11 +22,8 @@ impl Wake {
 
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn new() -> io::Result<Self> {
-        let (readable, writable) = io::pipe()?;
-        let wake = Wake {
-            readable: descriptor::duplicate(&readable.into())?,
-            writable: descriptor::duplicate(&writable.into())?,
-        };
+        let [readable, writable] = descriptor::pipe()?;
+        let wake = Wake { readable, writable };
         // A pipe that nobody reads fills up; calling must not wait then, and clearing never.
         descriptor::set_blocking(wake.writable.as_fd(), false)?;
         descriptor::set_blocking(wake.readable.as_fd(), false)?;

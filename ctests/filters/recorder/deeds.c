@@ -106,6 +106,28 @@ static void step_end_thread(struct scene *scene, const struct word *words, int c
 	record("still here");
 }
 
+/* crash-if MACRO VALUE: the MTA says which session it is. */
+static void step_crash_if(struct scene *scene, const struct word *words, int count)
+{
+	const char *value = smfi_getsymval(scene->context, text(words, count, 1));
+
+	if (value != NULL && strcmp(value, text(words, count, 2)) == 0)
+		raise(SIGSEGV);
+}
+
+static void step_process(struct scene *scene, const struct word *words, int count)
+{
+	(void) scene, (void) words, (void) count;
+	record("process %ld", (long) getpid());
+}
+
+/* Leaves a line in the buffer of the standard output. */
+static void step_print(struct scene *scene, const struct word *words, int count)
+{
+	(void) scene;
+	printf("%s\n", text(words, count, 1));
+}
+
 /* Uses that many octets of stack. */
 static void step_stack(struct scene *scene, const struct word *words, int count)
 {
@@ -489,7 +511,8 @@ static void step_descriptor(struct scene *scene, const struct word *words, int c
 
 const struct named_action deeds[] = {
 	{ "return", step_return }, { "output", step_output }, { "sleep", step_sleep },
-	{ "note", step_note }, { "exit", step_exit }, { "crash", step_crash }, { "stack", step_stack },
+	{ "note", step_note }, { "exit", step_exit }, { "crash", step_crash }, { "crash-if", step_crash_if },
+	{ "process", step_process }, { "print", step_print }, { "stack", step_stack },
 	{ "signals", step_signals }, { "threads", step_threads }, { "descriptors", step_descriptors },
 	{ "child", step_child }, { "stop-in-child", step_stop_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
 	{ "block", step_block }, { "stop-on", step_stop_on }, { "signal-thread", step_signal_thread },

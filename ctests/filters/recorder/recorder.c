@@ -3,10 +3,11 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <netinet/in.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -23,18 +24,24 @@ static const char *const event_names[EVENTS] = {
 	"data", "negotiate"
 };
 
+/* Of all processes together: some models serve sessions in children. */
+static atomic_ulong *calls;
+
+static void start_counting(void)
+{
+	calls = mmap(NULL, EVENTS * sizeof *calls, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (calls == MAP_FAILED)
+		fail("no memory");
+}
+
 /* Runs the steps planned for this call of the callback. */
 static sfsistat perform(SMFICTX *context, enum event event, unsigned long **outputs)
 {
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	static unsigned long calls[EVENTS];
 	struct scene scene = { context, outputs, SMFIS_CONTINUE };
 	const struct step *step;
 	unsigned long call;
 
-	pthread_mutex_lock(&lock);
-	call = ++calls[event];
-	pthread_mutex_unlock(&lock);
+	call = atomic_fetch_add(&calls[event], 1) + 1;
 	for (step = plan.steps; step != NULL; step = step->next)
 		if (strcmp(step->event, event_names[event]) == 0 && (step->nth == 0 || step->nth == call))
 			step_run(step, &scene);
@@ -271,10 +278,15 @@ int main(int argc, char **argv)
 	program_path = argv[0];
 	journal_path = argv[2];
 	if (strcmp(argv[1], "--serve") == 0) {
+		const char *inherited;
+
 		journal_open(journal_path);
-		return run_usual(serve(socket));
+		inherited = serve(socket);
+		start_counting();
+		return run_usual(inherited);
 	}
 	plan_read(argv[1], socket);
 	journal_open(journal_path);
+	start_counting();
 	return run_steps("start") ? 0 : run_usual(socket);
 }

@@ -52,8 +52,8 @@ impl Stage {
             // Once, and not again in each child.
             .env("LD_BIND_NOW", "1")
             .env_remove("LIBMILTER_OPTIONS");
-        if let Some(model) = setting.model {
-            command.env("LIBMILTER_OPTIONS", format!("model={model}"));
+        if let Some(options) = setting.options("") {
+            command.env("LIBMILTER_OPTIONS", options);
         }
         let mut process = Process::spawn(&mut command);
         let answers = process.child().stdout.as_mut().expect("a pipe");

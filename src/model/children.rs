@@ -1,0 +1,260 @@
+//! The processes that this one has forked to run sessions, from the first fork to the last end.
+//!
+//! No signal tells of their ends, and nobody else's children are waited for: the program may have a handler for SIGCHLD
+//! and children of its own. They end with this process: the kernel kills them, even in the middle of a callback, and
+//! those that only wait see the end of their *lifeline*, a pipe in which nothing is ever written.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{PAUSE, Service, Ticket, sooner, start_thread};
+use crate::sys::child::{self, Alone, Child, Exit};
+use crate::sys::descriptor;
+use crate::sys::epoll::{Epoll, Events};
+use crate::sys::poll::{self, Interest};
+use crate::sys::process;
+use crate::sys::socket::Acceptor;
+use crate::sys::wake::{self, Wake};
+
+/// The children of this process.
+pub(crate) struct Children {
+    alone: Alone,
+    /// By process id.
+    living: HashMap<i32, Member>,
+    /// Says which have ended.
+    ended: Epoll,
+    events: Events,
+    lifeline: OwnedFd,
+    /// Its other end, which is in this process only.
+    _life: OwnedFd,
+}
+
+struct Member {
+    child: Child,
+    kind: Kind,
+    /// It is left from an earlier run.
+    is_left: bool,
+}
+
+/// What a child is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One session.
+    Session(Ticket),
+    /// The worker of this number, from 1.
+    Worker(usize),
+}
+
+/// What a child holds until it is quiet after the stop: the end of a pipe that its parent reads. The program may exit
+/// then, and its children are killed.
+pub(super) struct Busy(#[allow(dead_code, reason = "it is only held")] pub(super) OwnedFd);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        child::flush_stdio();
+    }
+}
+
+/// A child that has ended.
+#[derive(Debug)]
+pub(super) struct Departed {
+    pub(super) id: i32,
+    kind: Kind,
+    is_left: bool,
+    exit: Exit,
+}
+
+/// What came of taking connections, for whoever waits next; the greater, the more it says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Then {
+    /// None is left: for the next one.
+    Listen,
+    /// There may be more: for nothing.
+    GoOn,
+    /// None can be taken: for a while.
+    Pause,
+}
+
+/// Why no children can be had.
+#[derive(Debug)]
+pub(crate) enum GatherError {
+    /// The process has so many threads already; only the one that forks would go on in a child.
+    Threads(usize),
+    System(io::Error),
+}
+
+impl From<io::Error> for GatherError {
+    fn from(error: io::Error) -> Self {
+        GatherError::System(error)
+    }
+}
+
+impl fmt::Display for Departed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Departed { id, kind, exit, .. } = self;
+        match kind {
+            Kind::Session(ticket) => write!(f, "[{}] process {id} {exit}, the session is lost", ticket.number),
+            Kind::Worker(number) => write!(f, "worker {number} (process {id}) {exit}"),
+        }
+    }
+}
+
+impl Departed {
+    /// Counts its session as over, and tells the operator, unless it went as it should.
+    pub(super) fn bury<V: Service>(&self, service: &V) {
+        if let Kind::Session(Ticket { refused: false, .. }) = self.kind
+            && !self.is_left
+        {
+            service.depart(1);
+        }
+        if !matches!(self.exit, Exit::Status(0) | Exit::Unknown) {
+            service.lost(format_args!("{self}"));
+        }
+    }
+}
+
+impl Children {
+    /// Those that are left from earlier runs, and no thread beside the calling one: children are forked in this state
+    /// only.
+    pub(crate) fn gather() -> Result<Self, GatherError> {
+        let left = Caretaker::relieve();
+        let alone = Alone::check().map_err(GatherError::Threads)?;
+        if let Some(mut left) = left {
+            left.living.values_mut().for_each(|member| member.is_left = true);
+            return Ok(left);
+        }
+        let [lifeline, life] = descriptor::pipe()?;
+        let (ended, events) = (Epoll::new()?, Events::new());
+        Ok(Children { alone, living: HashMap::new(), ended, events, lifeline, _life: life })
+    }
+
+    /// Forks; gives the child's process id, or `None` in the child.
+    pub(super) fn fork(&mut self, kind: Kind) -> io::Result<Option<i32>> {
+        let Some(child) = child::fork(&self.alone)? else { return Ok(None) };
+        let id = child.id();
+        // Failing, it would only be reaped late: with the next one.
+        let _ = self.ended.add_level(child.as_fd(), id as u64);
+        self.living.insert(id, Member { child, kind, is_left: false });
+        Ok(Some(id))
+    }
+
+    /// Becomes a child's view of its parent: the lifeline. Nothing else of the parent's stays open.
+    pub(super) fn into_lifeline(self) -> OwnedFd {
+        self.lifeline
+    }
+
+    /// Waits for what there is to do for the process that takes connections: for the stop, for children that have ended,
+    /// and for what was found when connections were taken; at most `limit`.
+    pub(super) fn wait<V: Service>(
+        &mut self,
+        service: &V,
+        listeners: &[Acceptor],
+        then: Then,
+        limit: Option<Duration>,
+    ) -> io::Result<Vec<Departed>> {
+        let limit = sooner(limit, service.turn());
+        let others = [service.stop_descriptor(), self.ended.as_fd()];
+        match then {
+            Then::Listen => poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain(others), limit)?,
+            Then::Pause => poll::wait_for_any(others, sooner(limit, Some(PAUSE)))?,
+            Then::GoOn => {}
+        }
+        self.reap()
+    }
+
+    /// Readable while some have ended that nobody knows of.
+    fn ended(&self) -> (BorrowedFd<'_>, Interest) {
+        (self.ended.as_fd(), Interest::Read)
+    }
+
+    /// Finds those that have ended.
+    fn reap(&mut self) -> io::Result<Vec<Departed>> {
+        let mut departed = Vec::new();
+        for event in self.ended.wait(&mut self.events, Some(Duration::ZERO))? {
+            let id = event.token as i32;
+            if let Some(Member { child, kind, is_left }) = self.living.get(&id)
+                && let Some(exit) = child.reap()
+            {
+                departed.push(Departed { id, kind: *kind, is_left: *is_left, exit });
+                // Closing its descriptor takes it out of the set.
+                self.living.remove(&id);
+            }
+        }
+        Ok(departed)
+    }
+
+    /// Waits until nobody holds the other end of `busy` any more, but not for ever.
+    pub(super) fn drain<V: Service>(&mut self, service: &V, busy: &OwnedFd) -> io::Result<()> {
+        let deadline = Instant::now() + service.drain();
+        service.turn();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let [quiet, ended] = poll::wait([(busy.as_fd(), Interest::Read), self.ended()], Some(left))?;
+            self.reap()?.iter().for_each(|departed| departed.bury(service));
+            if quiet || !ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Leaves those who still serve somebody to a thread: they live as long as this process, and none becomes a zombie.
+    pub(super) fn take_leave<V: Service>(self, service: &Arc<V>) {
+        if self.living.is_empty() {
+            return;
+        }
+        let left = Arc::new(Mutex::new(Some(self)));
+        let employed = Wake::new().map(Arc::new).and_then(|recall| {
+            let (of_caretaker, left, service) = (Arc::clone(&recall), Arc::clone(&left), Arc::clone(service));
+            let body = move || left.lock().take().and_then(|left| left.look_after(&*service, &of_caretaker));
+            let thread = start_thread("milter-manager", body)?;
+            *CARETAKER.lock() = Some(Caretaker { process: process::id(), thread, recall });
+            Ok(())
+        });
+        if let Err(error) = employed {
+            // They are not to end for want of a lifeline.
+            std::mem::forget(left);
+            service.trouble("start a thread for the processes that are left", &error);
+        }
+    }
+
+    /// Buries children until there are none, or until `recall`.
+    fn look_after<V: Service>(mut self, service: &V, recall: &Wake) -> Option<Self> {
+        while !self.living.is_empty() {
+            match poll::wait([self.ended(), (recall.as_fd(), Interest::Read)], None) {
+                Ok([_, true]) | Err(_) => return Some(self),
+                Ok(_) => self.reap().into_iter().flatten().for_each(|departed| departed.bury(service)),
+            }
+        }
+        None
+    }
+}
+
+/// A thread that looks after children between runs.
+struct Caretaker {
+    process: i32,
+    thread: JoinHandle<Option<Children>>,
+    recall: Arc<Wake>,
+}
+
+static CARETAKER: Mutex<Option<Caretaker>> = Mutex::new(None);
+
+impl Caretaker {
+    /// Ends the caretaker, if there is one, and takes over from it.
+    fn relieve() -> Option<Children> {
+        let caretaker = CARETAKER.lock().take()?;
+        if caretaker.process != process::id() {
+            // It, and the children, are those of the process that forked this one.
+            std::mem::forget(caretaker);
+            return None;
+        }
+        wake::call(caretaker.recall.number());
+        caretaker.thread.join().unwrap_or(None)
+    }
+}

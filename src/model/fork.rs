@@ -1,0 +1,115 @@
+//! A process for each connection: a callback that crashes costs its session.
+//!
+//! This process only takes connections, and forks. A child serves its session like a thread of `threads`, and leaves.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::children::{Busy, Children, Kind, Then};
+use super::{Admission, Connection, Model, Service, Session, patience, serve_the_rest};
+use crate::sys::poll::{self, Interest};
+use crate::sys::socket::Acceptor;
+use crate::sys::{child, descriptor};
+
+/// The model `fork`.
+pub(crate) struct Fork(pub(crate) Children);
+
+impl Model for Fork {
+    fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
+        let Fork(mut children) = self;
+        let [all_quiet, busy] = descriptor::pipe()?;
+        let outcome = match accept(&*service, &mut children, &listeners) {
+            Ok(Role::Child(connection)) => {
+                drop((listeners, all_quiet));
+                let lifeline = children.into_lifeline();
+                let serve = || serve(&service, connection, &lifeline, Busy(busy));
+                // Not even a panic may lead back into the program's code, which goes on in the parent.
+                child::leave(catch_unwind(AssertUnwindSafe(serve)).map_or(1, |()| 0))
+            }
+            Ok(Role::Parent) => Ok(()),
+            Err(error) => Err(error),
+        };
+        drop((listeners, busy));
+        let drained = children.drain(&*service, &all_quiet);
+        children.take_leave(&service);
+        outcome.and(drained)
+    }
+}
+
+/// Who comes back from taking connections.
+enum Role {
+    /// The process that took them, because it is to stop.
+    Parent,
+    /// The process that is to serve this one.
+    Child(Connection),
+}
+
+fn accept<V: Service>(service: &V, children: &mut Children, listeners: &[Acceptor]) -> io::Result<Role> {
+    let mut waiting = None;
+    while !service.stopping() {
+        let mut then = Then::Listen;
+        for listener in listeners {
+            match waiting.take().map_or_else(|| service.accept(listener), Admission::Taken) {
+                Admission::Taken(connection) => match children.fork(Kind::Session(connection.ticket)) {
+                    Ok(None) => return Ok(Role::Child(connection)),
+                    Ok(Some(_)) => then = then.max(Then::GoOn),
+                    Err(error) => {
+                        service.exhausted(&error);
+                        waiting = Some(connection);
+                        then = Then::Pause;
+                    }
+                },
+                Admission::Again => then = then.max(Then::GoOn),
+                Admission::Empty => {}
+                Admission::Pause => then = Then::Pause,
+            }
+        }
+        for departed in children.wait(service, listeners, then, None)? {
+            departed.bury(service);
+        }
+    }
+    Ok(Role::Parent)
+}
+
+/// Serves one session to its end.
+fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedFd, busy: Busy) {
+    service.forked();
+    // Its end is the parent's to count, who sees the process end in any case.
+    let mut session = ManuallyDrop::new(service.open(connection));
+    let began = Instant::now();
+    let mut scratch = Default::default();
+    let mut busy = Some(busy);
+    let mut settled = false;
+    loop {
+        let connection = (session.connection(), Interest::Read);
+        let life = (lifeline.as_fd(), Interest::Read);
+        let stop = (service.stop_descriptor(), Interest::Read);
+        let limit = patience(&**service, &session, began);
+        let ready = match limit {
+            Some(Duration::ZERO) => Ok([false; 3]),
+            _ if settled => {
+                poll::wait([connection, life], limit).map(|[readable, orphaned]| [readable, orphaned, false])
+            }
+            _ => poll::wait([connection, life, stop], limit),
+        };
+        let next = match ready {
+            Ok([_, true, _]) => return,
+            Ok([_, _, true]) => {
+                settled = true;
+                serve_the_rest(&mut *session, &mut scratch)
+            }
+            Ok([true, ..]) => session.serve(&mut scratch, &mut (), false),
+            _ => session.expire(&mut ()),
+        };
+        if next.is_over() {
+            return;
+        }
+        if settled && !session.in_message() {
+            drop(busy.take());
+        }
+    }
+}
