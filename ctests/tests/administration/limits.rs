@@ -23,8 +23,8 @@ fn session(filter: &Filter) -> MtaConnection {
     mta
 }
 
-fn ours() -> [Setting; 2] {
-    [Setting::ours(), Setting::model("threads")]
+fn ours() -> [Setting; 4] {
+    Setting::every_model()
 }
 
 fn silent(mta: &mut MtaConnection) -> bool {

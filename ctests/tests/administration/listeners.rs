@@ -12,7 +12,7 @@ fn several_listeners() {
     if !has_inet6 {
         skip("several_listeners (inet6)", "an IPv6 loopback address");
     }
-    for setting in [Setting::ours(), Setting::model("threads")] {
+    for setting in Setting::every_model() {
         for plan in OPENINGS {
             let (port, port6, directory) = (free_port(), free_port(), TempDir::new());
             let second = directory.join("second");

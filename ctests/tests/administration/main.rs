@@ -70,7 +70,7 @@ fn stop(filter: &mut Filter) {
 
 #[test]
 fn signals_left_to_the_program() {
-    for setting in [Setting::ours(), Setting::model("threads")] {
+    for setting in Setting::every_model() {
         let plan = "start stop-on HUP\nstart opensocket 0\nstart note opened\nstart main\non helo signals\n";
         let mut filter = serving(&setting, "signals=leave", plan, TempDir::new());
         let mut mta = filter.connect();

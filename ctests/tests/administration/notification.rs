@@ -94,7 +94,7 @@ fn session(filter: &Filter) -> MtaConnection {
 
 #[test]
 fn ready_status_stopping() {
-    for setting in [Setting::ours(), Setting::model("threads")] {
+    for setting in Setting::every_model() {
         for make in [Manager::at_path, Manager::abstract_name] {
             let directory = TempDir::new();
             let (manager, name) = make(&directory);
@@ -133,7 +133,7 @@ fn ready_status_stopping() {
 /// STOPPING is told at once, not when the last message is over.
 #[test]
 fn stopping_is_told_at_the_beginning() {
-    for setting in [Setting::ours(), Setting::model("threads")] {
+    for setting in Setting::every_model() {
         let directory = TempDir::new();
         let (manager, name) = Manager::at_path(&directory);
         let mut filter = launch(&setting, vec![("NOTIFY_SOCKET", name)], "drain=60", PLAN, directory);
@@ -148,7 +148,7 @@ fn stopping_is_told_at_the_beginning() {
 
 #[test]
 fn signs_of_life() {
-    for setting in [Setting::ours(), Setting::model("threads")] {
+    for setting in Setting::every_model() {
         let directory = TempDir::new();
         let (manager, name) = Manager::at_path(&directory);
         let environment = vec![("NOTIFY_SOCKET", name), ("WATCHDOG_USEC", "400000".to_owned())];
