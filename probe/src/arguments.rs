@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::client::Client;
 use crate::load;
@@ -33,6 +34,21 @@ Exit status, whatever the verdicts are:
   8  the filter did not answer in time
   9  a file could not be read";
 
+const PING_EXIT_STATUS: &str = "\
+Exit status:
+  0  the filter answers in time
+  1  slower than --warning
+  2  slower than --critical, no connection, or no right answer
+  3  wrong usage";
+
+const INSPECT_EXIT_STATUS: &str = "\
+Exit status:
+  0  the filter has answered
+  2  wrong usage
+  6  no connection to the filter
+  7  the filter broke the protocol, hung up, or is no filter
+  8  the filter did not answer in time";
+
 const CLIENT: &str = "\
 The SMTP client: NAME[ADDRESS], NAME[ADDRESS]:PORT, ADDRESS, or NAME without a known address; the address is IPv4, \
 IPv6 or the path of a Unix socket [default: localhost[127.0.0.1]]";
@@ -56,6 +72,20 @@ pub enum Task {
     /// Pass many messages to a filter at once; show how many it takes a second and how long it takes to answer
     #[command(after_help = LOAD_EXIT_STATUS)]
     Load(Load),
+
+    /// Say whether a filter answers, and how fast, in one line and the exit status that monitoring wants
+    #[command(after_help = PING_EXIT_STATUS)]
+    Ping(Ping),
+
+    /// Show what a filter asks for: changes, stages, replies, macros
+    #[command(after_help = INSPECT_EXIT_STATUS)]
+    Inspect(Inspect),
+
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 /// Options of `send`.
@@ -172,6 +202,50 @@ pub struct Load {
     pub json: bool,
 }
 
+/// Options of `ping`.
+#[derive(Debug, Args)]
+pub struct Ping {
+    /// Where the filter listens, as the filter itself is told: unix:/path, local:/path, /path, inet:port@host or
+    /// inet6:port@host
+    pub socket: Target,
+
+    /// The MTA to play
+    #[arg(long = "as", value_enum, default_value_t = Mta::Postfix, value_name = "MTA")]
+    pub mta: Mta,
+
+    /// Slower than this is a warning
+    #[arg(short, long, value_name = "MILLISECONDS", value_parser = milliseconds)]
+    pub warning: Option<Duration>,
+
+    /// Slower than this is critical
+    #[arg(short, long, value_name = "MILLISECONDS", value_parser = milliseconds)]
+    pub critical: Option<Duration>,
+
+    /// Longest wait for the filter, which is critical, too
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+    pub timeout: Duration,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Where the filter listens, as the filter itself is told: unix:/path, local:/path, /path, inet:port@host or
+    /// inet6:port@host
+    pub socket: Target,
+
+    /// The MTA to play
+    #[arg(long = "as", value_enum, default_value_t = Mta::Postfix, value_name = "MTA")]
+    pub mta: Mta,
+
+    /// Longest wait for the filter at any point [default: what the MTA waits, 10 seconds to 5 minutes]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "use a number from 1".to_owned())
 }
@@ -179,6 +253,10 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 fn above_zero(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite());
     number.ok_or_else(|| "use a number above 0".to_owned())
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    seconds(text).map(|seconds| seconds / 1000).map_err(|_| "use a number of milliseconds above 0".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -8,6 +8,8 @@
 //! | [`arguments`] | the command line |
 //! | [`send`] | the sub-command that passes messages to a filter |
 //! | [`load`] | the sub-command that passes many, and measures |
+//! | [`ping`] | the sub-command that says whether a filter answers |
+//! | [`inspect`] | the sub-command that says what a filter asks for |
 //! | [`target`] | where the filter listens |
 //! | [`wire`] | frames out and in, with deadlines |
 //! | [`mta`] | the MTAs that can be played, and where they differ |
@@ -25,6 +27,7 @@ pub mod client;
 pub mod delivery;
 pub mod envelope;
 pub mod failure;
+pub mod inspect;
 pub mod load;
 pub mod macros;
 pub mod mail;
@@ -32,6 +35,7 @@ pub mod mta;
 pub mod negotiation;
 pub mod outcome;
 pub mod palette;
+pub mod ping;
 pub mod report;
 pub mod send;
 pub mod session;

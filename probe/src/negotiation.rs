@@ -119,14 +119,24 @@ impl Negotiation {
         (&header.name, value.split(|&octet| octet == 0).next().unwrap_or_default())
     }
 
+    /// What the filter may do, in words.
+    pub fn actions(&self) -> Vec<&'static str> {
+        ACTIONS.iter().filter(|(action, _)| self.actions.contains(*action)).map(|(_, name)| *name).collect()
+    }
+
+    /// What it asks for besides, in words.
+    pub fn extras(&self) -> Vec<&'static str> {
+        self.steps_among(&EXTRAS)
+    }
+
+    fn steps_among(&self, table: &[(Steps, &'static str)]) -> Vec<&'static str> {
+        table.iter().filter(|(step, _)| self.steps.contains(*step)).map(|(_, name)| *name).collect()
+    }
+
     /// The agreement in words: what about, and what was agreed. Empty parts are left out.
     pub fn words(&self) -> Vec<(&'static str, String)> {
-        let steps = |table: &[(Steps, &str)]| {
-            let names = table.iter().filter(|(step, _)| self.steps.contains(*step)).map(|(_, name)| *name);
-            names.collect::<Vec<_>>().join(", ")
-        };
-        let actions = ACTIONS.iter().filter(|(action, _)| self.actions.contains(*action)).map(|(_, name)| *name);
-        let actions = actions.collect::<Vec<_>>().join(", ");
+        let steps = |table| self.steps_among(table).join(", ");
+        let actions = self.actions().join(", ");
         let macros = self.macros.iter().map(|(stage, names)| {
             let names = String::from_utf8_lossy(names);
             format!("{}: {}", stage_name(*stage), if names.is_empty() { "none" } else { &names })
@@ -136,7 +146,7 @@ impl Negotiation {
             ("may", if actions.is_empty() { "change nothing".to_owned() } else { actions }),
             ("does not want", steps(&UNWANTED)),
             ("does not answer", steps(&UNANSWERED)),
-            ("and", steps(&EXTRAS)),
+            ("and", self.extras().join(", ")),
             ("macros", macros.collect::<Vec<_>>().join("; ")),
         ];
         words.retain(|(_, text)| !text.is_empty());

@@ -222,7 +222,7 @@ fn text(header: &Header) -> String {
 }
 
 /// Text without control characters that could lead a terminal astray; line ends and tabs stay.
-fn clean(text: &[u8]) -> String {
+pub(crate) fn clean(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

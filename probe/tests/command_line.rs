@@ -7,8 +7,8 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use fake::{Fake, Move, add_header, replies, reply};
-use milter_protocol::Reply;
 use milter_protocol::modification::Modification;
+use milter_protocol::{Actions, Reply, Stage, Steps};
 
 const MAIL: &str = "From: a@x\nTo: b@y\nSubject: s\n\nbody \x1b[31m\n";
 
@@ -110,4 +110,152 @@ fn output_takes_the_message_alone() {
     let output = send(&Fake::continuing(1, 0, reject).path(), &["--output", "-", "-"], MAIL);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()));
     assert!(text(&output.stderr).contains("rejected: 554") || text(&output.stderr).contains("rejected: 550"));
+}
+
+/// Runs a sub-command and gives its exit status, output and errors.
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_milter-probe")).args(arguments).env_remove("CLICOLOR_FORCE").output().unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A filter that negotiates after some time, and asks for macros.
+fn slow(milliseconds: u64) -> Fake {
+    let answer = Reply::Negotiated {
+        version: 6,
+        actions: Actions::ADD_HEADERS | Actions::QUARANTINE,
+        steps: Steps::NO_HELO | Steps::NO_BODY | Steps::NR_MAIL | Steps::SKIP,
+        macros: vec![(Stage::Mail, b"i {auth_authen}"), (Stage::Data, b"")],
+    };
+    let answer = reply(&answer);
+    Fake::start(move |letter, _| match letter {
+        'O' => {
+            std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+            Move::Say(answer.clone())
+        }
+        _ => Move::Say(Vec::new()),
+    })
+}
+
+#[test]
+fn ping_is_one_line_and_a_status_for_monitoring() {
+    for (delay, limits, status, word) in [
+        (0, &["-w", "30000", "-c", "40000"][..], 0, "OK"),
+        (50, &["--warning", "20", "--critical", "40000"], 1, "WARNING"),
+        (50, &["--warning", "10", "--critical", "20"], 2, "CRITICAL"),
+        (50, &["-c", "20.5"], 2, "CRITICAL"),
+    ] {
+        let fake = slow(delay);
+        let path = fake.path();
+        let (code, line, errors) = run(&[&["ping", path.to_str().unwrap()], limits].concat());
+        assert_eq!((code, line.lines().count(), &errors[..]), (status, 1, ""), "{line}");
+        let start = format!("MILTER {word} - unix:{} negotiates protocol version 6 in ", path.display());
+        assert!(line.starts_with(&start), "{line}");
+        let (_, data) = line.trim_end().split_once(" | time=").unwrap();
+        let [time, warning, critical, "0"] = data.split(';').collect::<Vec<_>>()[..] else { panic!("{data}") };
+        let time: f64 = time.strip_suffix("ms").unwrap().parse().unwrap();
+        assert!(time >= delay as f64 && time < 30_000.0, "{line}");
+        let given = |name: &[&str]| {
+            let at = limits.iter().position(|option| name.contains(option));
+            at.map(|at| limits[at + 1].to_owned()).unwrap_or_default()
+        };
+        assert_eq!((warning, critical), (&*given(&["-w", "--warning"]), &*given(&["-c", "--critical"])), "{line}");
+        assert_eq!(fake.heard().last().unwrap(), "Q");
+    }
+}
+
+#[test]
+fn ping_tells_what_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("none");
+    let missing = missing.to_str().unwrap();
+    let (status, line, errors) = run(&["ping", missing]);
+    assert_eq!((status, &errors[..]), (2, ""));
+    assert_eq!(
+        line,
+        format!("MILTER CRITICAL - unix:{missing}: cannot connect: no such socket; is the filter running?\n")
+    );
+
+    let fake = Fake::start(|_, _| Move::Sulk);
+    let (status, line, _) = run(&["ping", "-t", "0.2", fake.path().to_str().unwrap()]);
+    assert_eq!(status, 2);
+    assert!(line.starts_with("MILTER CRITICAL - ") && line.contains("no answer to negotiation"), "{line}");
+
+    let fake = Fake::start(|_, _| Move::HangUp);
+    let (status, line, _) = run(&["ping", fake.path().to_str().unwrap()]);
+    assert_eq!(status, 2);
+    assert!(line.contains("closed the connection during negotiation"), "{line}");
+
+    // Not a word about the filter where the question is wrong.
+    let (status, line, _) = run(&["ping", "-w", "2", "-c", "1", missing]);
+    assert_eq!(status, 3);
+    assert!(line.starts_with("MILTER UNKNOWN - --warning is above --critical"), "{line}");
+    for wrong in [&["ping"][..], &["ping", "-w", "soon", missing], &["ping", "mail.example:25"]] {
+        let (status, line, errors) = run(wrong);
+        assert_eq!((status, &line[..]), (3, ""), "{wrong:?}");
+        assert!(!errors.is_empty(), "{wrong:?}");
+    }
+    assert_eq!(run(&["ping", "--help"]).0, 0);
+}
+
+#[test]
+fn inspect_says_what_a_filter_asks_for() {
+    let fake = slow(0);
+    let (status, said, _) = run(&["inspect", fake.path().to_str().unwrap()]);
+    assert_eq!(status, 0, "{said}");
+    assert!(said.starts_with(&format!("Filter at unix:{}, asked by Postfix\n", fake.path().display())), "{said}");
+    for line in [
+        "  version  6",
+        "  may      add headers, quarantine",
+        "  and      may skip the rest of the body",
+        "connect           sent and answered   j {daemon_name} {daemon_addr} v _",
+        "helo              macros only         {tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}",
+        "mail              sent, not answered  i {auth_authen} (the filter's choice)",
+        "data              sent and answered   - (the filter's choice)",
+        "body              not sent            -",
+        "end of message    sent and answered   i",
+        "unknown commands  sent and answered   -",
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line}\n{said}");
+    }
+    assert_eq!(fake.heard().last().unwrap(), "Q");
+
+    let fake = slow(0);
+    let (status, said, _) = run(&["inspect", "--as", "sendmail", "--json", fake.path().to_str().unwrap()]);
+    assert_eq!(status, 0, "{said}");
+    let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(found["mta"], "Sendmail");
+    assert_eq!(found["actions"], serde_json::json!(["add headers", "quarantine"]));
+    assert_eq!(found["stages"].as_array().unwrap().len(), 10);
+    let mail = serde_json::json!({
+        "stage": "mail", "treatment": "sent, not answered", "macros": ["i", "{auth_authen}"], "macros_chosen": true
+    });
+    assert_eq!(found["stages"][2], mail);
+
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(run(&["inspect", directory.path().join("none").to_str().unwrap()]).0, 6);
+    assert_eq!(run(&["inspect"]).0, 2);
+}
+
+#[test]
+fn shells_complete_sub_commands_and_options() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (status, script, _) = run(&["completions", shell]);
+        assert_eq!(status, 0, "{shell}");
+        for word in ["milter-probe", "inspect", "warning"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    let (_, script, _) = run(&["completions", "bash"]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("completions");
+    fs::write(&file, script).unwrap();
+    // What bash itself offers for the start of a word.
+    let ask = r#". "$1"
+        read -r _ _ function _ <<< "$(complete -p milter-probe | grep -o -- '-F .*' | sed 's/^/x /')"
+        COMP_WORDS=(milter-probe ins) COMP_CWORD=1
+        "$function" milter-probe ins milter-probe
+        echo "${COMPREPLY[@]}""#;
+    let output = Command::new("bash").args(["--norc", "-c", ask, "bash"]).arg(&file).output().unwrap();
+    assert_eq!(text(&output.stdout), "inspect\n", "{}", text(&output.stderr));
 }
