@@ -19,6 +19,7 @@ use crate::model::Service;
 use crate::sys::datagram::Datagrams;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
+use crate::sys::signal::Mask;
 use crate::sys::wake::{self, Wake};
 
 /// The way to the service manager.
@@ -182,6 +183,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Tells what changes, until the filter is to stop.
 fn report(server: &Server) {
     let Some(notifier) = server.notifier() else { return };
+    // Handlers of the program belong on its own threads.
+    let _ = Mask::all().block();
     let stop = (server.stop_descriptor(), Interest::Read);
     loop {
         // Before anything is looked at, so that what comes after the look is not forgotten.
