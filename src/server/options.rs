@@ -308,6 +308,11 @@ impl Options {
         no_reply: Steps::empty(),
     };
 
+    /// Whether sessions run in processes of their own, apart from the one that takes connections.
+    pub(super) fn forks(&self) -> bool {
+        self.model == ModelName::Fork || self.processes.is_some()
+    }
+
     const VARIABLE: &std::ffi::CStr = c"LIBMILTER_OPTIONS";
 
     /// Sets an option by name, for the program.

@@ -57,10 +57,11 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     let listeners = settings::take_listeners().ok_or_else(|| Told(process::errno()))?;
     let (acceptors, leaves): (Vec<_>, Vec<_>) =
         listeners.into_iter().map(|Listener { acceptor, leave }| (acceptor, leave)).unzip();
-    if plan.options.patience.limit.is_some() {
-        log::write(Level::Warning, name, format_args!("callback-limit cannot be enforced: it is only told"));
+    let forks = plan.options.forks();
+    if plan.options.patience.limit.is_some() && !forks {
+        let text = format_args!("callback-limit cannot be enforced without model=fork or processes=N: it is only told");
+        log::write(Level::Warning, name, text);
     }
-    let forks = plan.options.model == ModelName::Fork || plan.options.processes.is_some();
     let notifier = Notifier::from_environment(forks).unwrap_or_else(|error| {
         log::error(name, format_args!("cannot notify the service manager at NOTIFY_SOCKET: {error}"));
         None

@@ -50,7 +50,7 @@ impl Server {
         Ok(Server {
             profile: Profile { promised: plan.options.no_reply, ..plan.filter.profile() },
             lobby: Lobby::new(plan.options.limits)?,
-            watch: Watch::new(plan.options.patience),
+            watch: Watch::new(plan.options.patience, plan.options.forks()),
             plan,
             stop,
             notifier,

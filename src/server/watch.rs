@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::context::Context;
 use super::log::Level;
 use crate::model::Service;
+use crate::sys::process;
 
 /// How long a callback may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ struct Mark {
 pub(super) struct Watch {
     /// Not empty.
     marks: Vec<Mark>,
+    /// The limit ends the process: it is there for callbacks only.
+    ends_process: bool,
     register: Mutex<Register>,
     ended: Condvar,
     /// Held while a line is written, so that those about one callback come in order. Taken before the register.
@@ -78,11 +81,11 @@ pub(super) struct Entry<'a> {
 }
 
 impl Watch {
-    /// The one that is needed, if one is.
-    pub(super) fn new(patience: Patience) -> Option<Arc<Self>> {
+    /// The one that is needed, if one is. `ends_process` says that callbacks run in a process that may be ended.
+    pub(super) fn new(patience: Patience, ends_process: bool) -> Option<Arc<Self>> {
         let marks = patience.marks();
         let (register, ended, telling) = Default::default();
-        (!marks.is_empty()).then(|| Arc::new(Watch { marks, register, ended, telling }))
+        (!marks.is_empty()).then(|| Arc::new(Watch { marks, ends_process, register, ended, telling }))
     }
 
     /// Watches a callback from now on.
@@ -132,7 +135,11 @@ impl Watch {
         let _telling = self.telling.lock();
         let overdue = self.register.lock().pass_marks(&self.marks, Instant::now());
         for running in overdue {
-            running.tell(self.marks[running.passed - 1]);
+            let mark = self.marks[running.passed - 1];
+            running.tell(mark);
+            if mark.is_limit && self.ends_process {
+                process::abort();
+            }
         }
     }
 }

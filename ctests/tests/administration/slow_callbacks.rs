@@ -28,7 +28,8 @@ fn answered(mut mta: MtaConnection) {
 
 /// The log messages about callbacks, without the record's quotes.
 fn told(filter: &Filter) -> Vec<String> {
-    let is_told = |line: &String| line.starts_with("log ") && (line.contains("callback") || line.contains("xxfi_"));
+    const WORDS: [&str; 3] = ["callback", "xxfi_", "SIGABRT"];
+    let is_told = |line: &String| line.starts_with("log ") && WORDS.iter().any(|word| line.contains(word));
     filter.lines().into_iter().filter(is_told).map(|line| line.replace('"', "")).collect()
 }
 
@@ -95,4 +96,34 @@ fn nothing_is_told_about_quick_callbacks_and_the_stop_is_prompt() {
     let start = Instant::now();
     stop(&mut filter);
     assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
+}
+
+#[test]
+fn the_limit_ends_the_process_of_the_callback() {
+    const PLAN: &str = "start opensocket 0\nstart note opened\nstart main\non envfrom sleep 60000\n";
+    for (setting, consequence) in [
+        (Setting::model("fork"), "was killed by SIGABRT, the session is lost"),
+        (Setting::processes(2), "was killed by SIGABRT, 1 session is lost"),
+    ] {
+        let mut filter = serving(&setting, "callback-limit=1", PLAN, TempDir::new());
+        let mut other = filter.connect();
+        assert!(other.ask(OFFER).starts_with("OPTNEG"), "{setting}");
+        let mut stuck = in_mail(&filter, "4Q1");
+        assert_eq!(stuck.receive(LIMIT).to_string(), "EOF", "{setting}");
+        assert_eq!(other.ask("HELO h"), "CONTINUE", "{setting}");
+        let deadline = Instant::now() + LIMIT;
+        while told(&filter).len() < 2 {
+            assert!(Instant::now() < deadline, "{setting}: {:?}", filter.lines());
+            thread::sleep(Duration::from_millis(5));
+        }
+        let lines = told(&filter);
+        let [limit, end] = &lines[..] else { panic!("{setting}: {lines:?}") };
+        assert!(limit.starts_with("log 3 recorder: [") && limit.contains("] xxfi_envfrom for message 4Q1"), "{limit}");
+        assert!(limit.ends_with(", longer than callback-limit"), "{limit}");
+        assert!(end.starts_with("log 3 ") && end.contains(consequence), "{setting}: {end}");
+        // There is a process for the next.
+        assert!(filter.connect().ask(OFFER).starts_with("OPTNEG"), "{setting}");
+        drop(other);
+        stop(&mut filter);
+    }
 }
