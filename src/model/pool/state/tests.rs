@@ -84,3 +84,12 @@ fn a_stop_serves_sessions_in_a_step_once_more() {
     served(&mut state, token, true);
     assert!(state.is_quiet());
 }
+
+#[test]
+fn a_hang_up_holds_until_everything_has_been_read() {
+    let (mut state, token) = with_session();
+    state.note(token.into(), true);
+    assert_eq!(serves(&mut state), Some(true));
+    state.end(Done::Served { token, session: Anybody, hang_up: true, next: Next::More }, Instant::now());
+    assert_eq!(serves(&mut state), Some(true));
+}
