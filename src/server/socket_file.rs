@@ -1,7 +1,7 @@
 //! A socket's name in the file system: how it appears, and how it goes.
 //!
-//! Where a mode or an owner is wanted, the socket is made in a directory that nobody else can enter, and appears at its
-//! path only when it has both and listens.
+//! Where a mode or an owner is wanted, or others might take a socket that does not listen yet for a stale one, the socket
+//! is made in a directory that nobody else can enter, and appears at its path only when it is complete.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -60,9 +60,11 @@ impl SocketFile {
             Replace::Stale => remove_stale(path)?,
             Replace::Always => remove_socket(path)?,
         }
-        let (socket, identity) = match look {
-            Look { mode: None, user: None, group: None } => listen_at(path, backlog)?,
-            look => listen_with(&look, path, backlog)?,
+        let (socket, identity) = match (&look, replace) {
+            (Look { mode: None, user: None, group: None }, Replace::Never | Replace::Always) => {
+                listen_at(path, backlog)?
+            }
+            _ => listen_with(&look, path, backlog)?,
         };
         Ok((socket, SocketFile { path: path.to_owned(), identity, remove: wanted.remove }))
     }
@@ -166,14 +168,19 @@ fn remove_socket(path: &CStr) -> Result<(), OpenError> {
 }
 
 /// Makes way for a socket, by removing one that nobody listens on.
-///
-/// Another filter that starts may do the same, and put its own socket there meanwhile. So what is there is taken away
-/// first, and looked at again where nobody else can reach it.
 fn remove_stale(path: &CStr) -> Result<(), OpenError> {
     if !find_socket(path)? {
         return Ok(());
     }
     refuse_live(path)?;
+    take_away_stale(path)
+}
+
+/// Removes a socket that seemed to be stale.
+///
+/// Another filter that starts may have done the same, and put its own socket there meanwhile. So what is there is taken
+/// away first, and looked at again where nobody else can reach it.
+fn take_away_stale(path: &CStr) -> Result<(), OpenError> {
     let staging = stage(path)?;
     match staging.take(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -209,5 +216,76 @@ fn refuse_live(path: &CStr) -> Result<(), OpenError> {
             Err(OpenError::new("somebody listens there already", cause))
         }
         Err(error) => Err(OpenError::because("cannot tell whether somebody listens there")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::PathBuf;
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// A directory for one socket, and nothing else.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(test: &str) -> Self {
+            let directory = std::env::temp_dir().join(format!("libmilter-{test}-{}", std::process::id()));
+            std::fs::create_dir(&directory).unwrap();
+            Place(directory)
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.join("s")
+        }
+
+        fn name(&self) -> CString {
+            CString::new(self.path().as_os_str().as_bytes()).unwrap()
+        }
+
+        fn assert_answers_and_is_clean(&self) {
+            UnixStream::connect(self.path()).unwrap();
+            assert_eq!(std::fs::read_dir(&self.0).unwrap().count(), 1, "something is left behind");
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Of two that find the same stale socket at once, one gets the path and keeps it.
+    #[test]
+    fn a_race_for_a_stale_socket() {
+        let place = Place::new("race");
+        let name = place.name();
+        for round in 0..50 {
+            drop(UnixListener::bind(place.path()).unwrap());
+            let barrier = Barrier::new(2);
+            let listen = || {
+                barrier.wait();
+                SocketFile::listen(&name, &Wanted::NOTHING, Replace::Stale, 5)
+            };
+            let outcomes = std::thread::scope(|scope| {
+                let other = scope.spawn(listen);
+                [listen(), other.join().unwrap()]
+            });
+            assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "round {round}");
+            place.assert_answers_and_is_clean();
+            std::fs::remove_file(place.path()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_socket_that_is_not_stale_any_more_stays() {
+        let place = Place::new("alive");
+        let _live = UnixListener::bind(place.path()).unwrap();
+        let error = take_away_stale(&place.name()).unwrap_err();
+        assert_eq!(error.to_string(), "somebody listens there already");
+        place.assert_answers_and_is_clean();
     }
 }
