@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::flags::{Actions, Callbacks, Steps};
 use crate::frame::{self, FrameError};
 use crate::macros::{MacroRequests, MacroTable, Stage};
-use crate::modification::Modification;
+use crate::modification::{Modification, Obstacle};
 use crate::negotiation::{Agreement, MtaOffer, NegotiationError};
 use crate::notice::Notice;
 use crate::reply::{self, Reply};
@@ -454,15 +454,22 @@ impl Engine {
         self.reply = Some(reply);
     }
 
-    /// Whether the filter may make a change that needs `action` now: at the end of a message, if negotiated.
-    pub fn may_modify(&self, action: Actions) -> bool {
-        self.asked.is_some_and(Asked::is_end_of_message) && self.actions.contains(action)
+    /// What keeps the filter from making a change that needs `action` now: it has to be the end of a message, and the
+    /// action negotiated.
+    pub fn obstacle(&self, action: Actions) -> Option<Obstacle> {
+        if !self.asked.is_some_and(Asked::is_end_of_message) {
+            Some(Obstacle::NotEndOfMessage)
+        } else if !self.actions.contains(action) {
+            Some(Obstacle::NotNegotiated(action))
+        } else {
+            None
+        }
     }
 
     /// Appends a modification. Fails, and appends nothing, when it is not allowed now or too large.
     #[must_use]
     pub fn modify(&mut self, modification: &Modification<'_>) -> bool {
-        self.may_modify(modification.required_action()) && modification.encode(&mut self.output, self.limit)
+        self.obstacle(modification.required_action()).is_none() && modification.encode(&mut self.output, self.limit)
     }
 
     /// Appends the head of a packet with a piece of the replacement body; the owner of the engine sends the `len` octets
@@ -470,7 +477,7 @@ impl Engine {
     /// appends nothing, when it is not allowed now or too large.
     #[must_use]
     pub fn begin_body_packet(&mut self, len: usize) -> bool {
-        let possible = self.may_modify(Actions::CHANGE_BODY) && len <= self.limit;
+        let possible = self.obstacle(Actions::CHANGE_BODY).is_none() && len <= self.limit;
         if possible {
             frame::put_header(&mut self.output, reply::REPLACE_BODY, len);
         }

@@ -35,6 +35,22 @@ impl Actions {
     pub const VERSION_1: Self = Self::from_bits_retain(0x0F);
     /// Everything protocol version 6 knows (`SMFI_CURR_ACTS`).
     pub const VERSION_6: Self = Self::from_bits_retain(0x1FF);
+
+    /// What C programs call a single action; `None` for others.
+    pub fn c_name(self) -> Option<&'static str> {
+        Some(match self {
+            Actions::ADD_HEADERS => "SMFIF_ADDHDRS",
+            Actions::CHANGE_BODY => "SMFIF_CHGBODY",
+            Actions::ADD_RECIPIENTS => "SMFIF_ADDRCPT",
+            Actions::DELETE_RECIPIENTS => "SMFIF_DELRCPT",
+            Actions::CHANGE_HEADERS => "SMFIF_CHGHDRS",
+            Actions::QUARANTINE => "SMFIF_QUARANTINE",
+            Actions::CHANGE_SENDER => "SMFIF_CHGFROM",
+            Actions::ADD_RECIPIENTS_WITH_ARGUMENTS => "SMFIF_ADDRCPT_PAR",
+            Actions::REQUEST_MACROS => "SMFIF_SETSYMLIST",
+            _ => return None,
+        })
+    }
 }
 
 bitflags! {

@@ -19,6 +19,7 @@
 //! | [`callback`], [`verdict`] | what the filter is asked, and what it may answer |
 //! | [`engine`] | one session: commands in, callbacks and reply bytes out |
 //! | [`failure`], [`notice`] | why a session fails, what else the operator should know |
+//! | [`packet`] | commands and replies in words |
 //! | [`stranger`] | recognising peers that do not speak milter at all |
 //!
 //! Absent on purpose: sockets, clocks, threads, logging, process-wide state. An [`Engine`] is a plain value; whoever
@@ -35,6 +36,7 @@ pub mod macros;
 pub mod modification;
 pub mod negotiation;
 pub mod notice;
+pub mod packet;
 pub mod reply;
 pub mod smtp_reply;
 pub mod state;
@@ -49,6 +51,7 @@ pub use flags::{Actions, Callbacks, Steps};
 pub use macros::{MacroTable, Stage};
 pub use modification::Modification;
 pub use notice::Notice;
+pub use packet::Packet;
 pub use reply::Reply;
 pub use smtp_reply::{SmtpReply, SmtpReplyError};
 pub use state::State;

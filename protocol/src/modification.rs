@@ -1,5 +1,7 @@
 //! Changes to a message that a filter asks for at its end.
 
+use std::fmt;
+
 use bytes::Buf;
 
 use crate::flags::Actions;
@@ -25,6 +27,27 @@ pub(crate) const LETTERS: [u8; 8] = [
     DELETE_RECIPIENT,
     QUARANTINE,
 ];
+
+/// Why a change cannot be made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The callback that is running is not one for the end of the message.
+    NotEndOfMessage,
+    /// This action was not negotiated: the filter did not ask for it, or the MTA does not offer it.
+    NotNegotiated(Actions),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::NotEndOfMessage => f.write_str("messages can be changed at their end only, in xxfi_eom"),
+            Obstacle::NotNegotiated(action) => {
+                let name = action.c_name().unwrap_or("its action");
+                write!(f, "{name} was not negotiated: set it in xxfi_flags, if the MTA offers it")
+            }
+        }
+    }
+}
 
 /// One change. Strings are given without their NUL.
 ///

@@ -33,4 +33,16 @@ impl Verdict {
             _ => return None,
         })
     }
+    /// What C programs call a verdict.
+    pub fn c_name(self) -> &'static str {
+        match self {
+            Verdict::Continue => "SMFIS_CONTINUE",
+            Verdict::Reject => "SMFIS_REJECT",
+            Verdict::Discard => "SMFIS_DISCARD",
+            Verdict::Accept => "SMFIS_ACCEPT",
+            Verdict::Tempfail => "SMFIS_TEMPFAIL",
+            Verdict::NoReply => "SMFIS_NOREPLY",
+            Verdict::Skip => "SMFIS_SKIP",
+        }
+    }
 }

@@ -44,8 +44,7 @@ pub unsafe extern "C" fn smfi_setreply(
     guard(MI_FAILURE, || {
         // SAFETY: session and string rules of the pointer contract.
         let (session, code, status, text) = unsafe { (session(ctx)?, string(code)?, string(status), string(text)) };
-        session.set_reply(SmtpReply::single(code, status, text).ok()?);
-        Some(MI_SUCCESS)
+        session.set_reply(SmtpReply::single(code, status, text)).then_some(MI_SUCCESS)
     })
 }
 

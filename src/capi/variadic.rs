@@ -173,7 +173,6 @@ unsafe fn set_reply(
         let (session, code, status) = unsafe { (session(ctx)?, string(code)?, string(status)) };
         // SAFETY: as above; NULL ends the lines.
         let lines = lines.map_while(|line| unsafe { string(line) }).fuse();
-        session.set_reply(SmtpReply::multiline(code, status, lines).ok()?);
-        Some(MI_SUCCESS)
+        session.set_reply(SmtpReply::multiline(code, status, lines)).then_some(MI_SUCCESS)
     })
 }

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use milter_protocol::reply::body_chunks;
-use milter_protocol::{Engine, Modification, Profile, SmtpReply, Stage};
+use milter_protocol::{Actions, Engine, Modification, Profile, SmtpReply, SmtpReplyError, Stage};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Filter;
 use super::admission::Refusal;
+use super::observer::{CallError, Observer};
 use super::service::Server;
 use super::settings;
 use crate::model::Service;
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(super) number: u64,
     /// The session is one too many: it is not the filter's.
     refused: bool,
+    observer: Option<Box<Observer>>,
     connection: OwnedFd,
     private: AtomicPtr<c_void>,
     core: Mutex<Core>,
@@ -62,6 +64,7 @@ impl Context {
     fn with(server: Arc<Server>, number: u64, connection: OwnedFd, profile: Profile, refused: bool) -> Self {
         let engine = Engine::new(profile, settings::data_size());
         Context {
+            observer: server.observers().map(|observers| Observer::new(number, observers)),
             server,
             number,
             refused,
@@ -84,6 +87,11 @@ impl Context {
         self.core.lock()
     }
 
+    /// Who looks on, if anybody does.
+    pub(super) fn observer(&self) -> Option<&Observer> {
+        self.observer.as_deref()
+    }
+
     /// The filter's own pointer.
     pub(crate) fn private(&self) -> *mut c_void {
         self.private.load(Relaxed)
@@ -97,8 +105,11 @@ impl Context {
     /// The value of a macro, NUL-terminated; it stays in place until the macros of its stage are replaced.
     pub(crate) fn macro_value(&self, name: &[u8]) -> Option<NonNull<c_char>> {
         let core = self.core();
-        let value = core.engine.macro_value(name)?;
-        NonNull::new(value.as_ptr().cast_mut().cast())
+        let value = core.engine.macro_value(name);
+        if let Some(observer) = self.observer() {
+            observer.looked_up(name, value);
+        }
+        NonNull::new(value?.as_ptr().cast_mut().cast())
     }
 
     /// What the MTA calls the message in hand, if it has said so and nobody is busy with the session's state.
@@ -108,28 +119,39 @@ impl Context {
         Some(id.flat_map(std::ascii::escape_default).map(char::from).collect())
     }
 
-    /// Stores the reply for a later refusal.
-    pub(crate) fn set_reply(&self, reply: SmtpReply) {
-        self.core().engine.store_reply(reply);
+    /// Stores the reply for a later refusal; false when it is none.
+    pub(crate) fn set_reply(&self, reply: Result<SmtpReply, SmtpReplyError>) -> bool {
+        if let Some(observer) = self.observer() {
+            observer.set_reply(&reply);
+        }
+        reply.map(|reply| self.core().engine.store_reply(reply)).is_ok()
     }
 
     /// Asks the MTA for macros at a stage; false when that was done before.
     pub(crate) fn request_macros(&self, stage: Stage, names: &[u8]) -> bool {
-        self.core().engine.request_macros(stage, names)
+        let first = self.core().engine.request_macros(stage, names);
+        if let Some(observer) = self.observer() {
+            observer.requested_macros(stage, names, first);
+        }
+        first
     }
 
     /// Changes the message; false when it is not allowed now, too large, or cannot be delivered.
     pub(crate) fn modify(&self, modification: Modification<'_>) -> bool {
         let mut core = self.core();
-        core.broken.is_none()
+        let done = core.broken.is_none()
             && core.engine.modify(&modification)
-            && (core.engine.output().len() <= GATHER || self.flush(&mut core))
+            && (core.engine.output().len() <= GATHER || self.flush(&mut core));
+        if let Some(observer) = self.observer() {
+            observer.modified(&modification, core.outcome(done, modification.required_action()));
+        }
+        done
     }
 
     /// Replaces the body by, or adds to its replacement, these octets. Nothing comes between the packets of one call.
     pub(crate) fn replace_body(&self, body: &[u8]) -> bool {
         let mut core = self.core();
-        body_chunks(body).all(|chunk| {
+        let done = body_chunks(body).all(|chunk| {
             if core.broken.is_some() || !core.engine.begin_body_packet(chunk.len()) {
                 return false;
             }
@@ -139,14 +161,22 @@ impl Context {
                 return true;
             }
             self.send(&mut core, chunk)
-        })
+        });
+        if let Some(observer) = self.observer() {
+            observer.replaced_body(body, core.outcome(done, Actions::CHANGE_BODY));
+        }
+        done
     }
 
     /// Tells the MTA at once that the filter is still working. Whole packets only, from whichever thread.
     pub(crate) fn progress(&self) -> bool {
         let mut core = self.core();
         core.engine.progress();
-        self.flush(&mut core)
+        let done = self.flush(&mut core);
+        if let Some(observer) = self.observer() {
+            observer.progressed(if done { Ok(()) } else { Err(CallError::Unreachable) });
+        }
+        done
     }
 
     /// Lends room for replies to a session, or takes it back: there are none between two steps.
@@ -162,10 +192,15 @@ impl Context {
     /// Sends the replies gathered and then `tail`, waiting for room as long as the timeout allows each time.
     fn send(&self, core: &mut Core, tail: &[u8]) -> bool {
         let mut output = std::mem::take(core.engine.output());
-        if core.broken.is_none()
-            && let Err(error) = self.send_all(&output, tail)
-        {
-            core.broken = Some(error.kind());
+        if core.broken.is_none() {
+            match self.send_all(&output, tail) {
+                Ok(()) => {
+                    if let Some(observer) = self.observer() {
+                        observer.sent(&output, tail);
+                    }
+                }
+                Err(error) => core.broken = Some(error.kind()),
+            }
         }
         if output.capacity() <= KEEP {
             output.clear();
@@ -197,6 +232,16 @@ impl Context {
 }
 
 impl Core {
+    /// What came of a change that needs `action`.
+    fn outcome(&self, done: bool, action: Actions) -> Result<(), CallError> {
+        match self.engine.obstacle(action) {
+            _ if done => Ok(()),
+            _ if self.broken.is_some() => Err(CallError::Unreachable),
+            Some(obstacle) => Err(CallError::Obstacle(obstacle)),
+            None => Err(CallError::TooLarge),
+        }
+    }
+
     /// Whether to give the session up because of a write that failed. If the peer has merely gone, what it said before
     /// is still worth serving.
     pub(super) fn is_lost(&self) -> bool {

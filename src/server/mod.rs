@@ -11,6 +11,7 @@ mod description;
 mod listener;
 mod log;
 mod notifier;
+mod observer;
 mod options;
 mod run;
 mod service;
@@ -19,6 +20,7 @@ mod settings;
 mod signals;
 mod socket_file;
 mod stop;
+mod trace;
 mod watch;
 
 use std::ffi::{CStr, c_int};

@@ -14,6 +14,7 @@ use milter_protocol::Steps;
 
 use super::admission::Limits;
 use super::socket_file::{Replace, Wanted};
+use super::trace::{Format, Target};
 use super::watch::Patience;
 use crate::sys::process;
 
@@ -42,6 +43,11 @@ pub(super) struct Options {
     pub(super) patience: Patience,
     /// Whether HUP, TERM and INT are the library's.
     pub(super) take_signals: bool,
+    /// Where every command, callback, call and reply is written to.
+    pub(super) trace: Option<Target>,
+    pub(super) trace_format: Format,
+    /// Octets of each piece of a body in the trace.
+    pub(super) trace_body: usize,
     /// The no-reply steps that the filter's author promises.
     pub(super) no_reply: Steps,
 }
@@ -235,6 +241,43 @@ const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "trace",
+        values: "off, stderr, syslog or an absolute path",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.trace = match value {
+                "off" => None,
+                "stderr" => Some(Target::Stderr),
+                "syslog" => Some(Target::Syslog),
+                path if path.starts_with('/') => Some(Target::Path(path.into())),
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Row {
+        name: "trace-body",
+        values: "a number of octets",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.trace_body = value.parse().ok()?;
+            Some(())
+        },
+    },
+    Row {
+        name: "trace-format",
+        values: "text or json",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.trace_format = match value {
+                "text" => Format::Text,
+                "json" => Format::Json,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Row {
         name: "noreply",
         values: "all, or some of connect, helo, mail, rcpt, data, unknown, header, eoh and body with commas between them",
         who: Who::Author,
@@ -305,6 +348,9 @@ impl Options {
         idle_timeout: None,
         patience: Patience::ENDLESS,
         take_signals: true,
+        trace: None,
+        trace_format: Format::Text,
+        trace_body: 0,
         no_reply: Steps::empty(),
     };
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::listener::Listener;
 use super::log::{self, Level};
 use super::notifier::{Notifier, Reporter};
+use super::observer::{ObserverError, Observers};
 use super::options::{ModelName, Options};
 use super::service::Server;
 use super::settings::{self, filter_name};
@@ -39,10 +40,14 @@ fn tell(name: &CStr, what: fmt::Arguments<'_>, errno: c_int) -> Told {
     Told(errno)
 }
 
+/// The number of an error for the C program.
+fn os_error(error: &io::Error) -> c_int {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
 fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
-    let explain = |what: &'static str| {
-        move |error: io::Error| tell(name, format_args!("{what}: {error}"), error.raw_os_error().unwrap_or(libc::EIO))
-    };
+    let explain =
+        |what: &'static str| move |error: io::Error| tell(name, format_args!("{what}: {error}"), os_error(&error));
     let useless = |reason: &dyn fmt::Display| tell(name, format_args!("smfi_main: {reason}"), libc::EINVAL);
     signal::ignore_broken_pipes().map_err(explain("cannot ignore SIGPIPE"))?;
     let plan = settings::plan().map_err(|error| useless(&error))?;
@@ -52,6 +57,8 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     })?;
     log_panics();
     let run_model = choose(&plan.options, name)?;
+    let observers = Observers::open(&plan.options, name)
+        .map_err(|ObserverError { what, error }| tell(name, format_args!("{what}: {error}"), os_error(&error)))?;
     let signals =
         plan.options.take_signals.then(Signals::take).transpose().map_err(explain("Couldn't start signal thread"))?;
     let listeners = settings::take_listeners().ok_or_else(|| Told(process::errno()))?;
@@ -66,7 +73,8 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         log::error(name, format_args!("cannot notify the service manager at NOTIFY_SOCKET: {error}"));
         None
     });
-    let server = Server::new(plan, Arc::clone(&run.stop), notifier).map_err(explain("smfi_main cannot begin"))?;
+    let server =
+        Server::new(plan, Arc::clone(&run.stop), notifier, observers).map_err(explain("smfi_main cannot begin"))?;
     let server = Arc::new(server);
     let reporter = Reporter::start(&server).map_err(explain("cannot start a thread"))?;
     let outcome = run_model(Arc::clone(&server), acceptors);
@@ -77,6 +85,9 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     }
     drop(reporter);
     server.end();
+    if let Some(observers) = server.observers() {
+        observers.flush();
+    }
     drop(signals);
     outcome.and_then(|()| server.take_broken().map_or(Ok(()), Err)).map_err(explain("smfi_main cannot go on"))
 }

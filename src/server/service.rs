@@ -16,6 +16,7 @@ use super::admission::{Called, Lobby, Seat, Visitor};
 use super::context::Context;
 use super::log::{self, Episode, Level, Limiter};
 use super::notifier::Notifier;
+use super::observer::Observers;
 use super::session::Session;
 use super::settings::Plan;
 use super::stop::{self, Stop};
@@ -39,6 +40,7 @@ pub(crate) struct Server {
     limiter: Limiter,
     exhaustion: Episode,
     trouble: Episode,
+    observers: Option<Arc<Observers>>,
     private_data_told: Shared<AtomicBool>,
     watch: Option<Arc<Watch>>,
     /// Why nothing can be served any more.
@@ -46,7 +48,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(plan: Plan, stop: Arc<Stop>, notifier: Option<Notifier>) -> io::Result<Self> {
+    pub(super) fn new(
+        plan: Plan,
+        stop: Arc<Stop>,
+        notifier: Option<Notifier>,
+        observers: Option<Arc<Observers>>,
+    ) -> io::Result<Self> {
         Ok(Server {
             profile: Profile { promised: plan.options.no_reply, ..plan.filter.profile() },
             lobby: Lobby::new(plan.options.limits)?,
@@ -59,6 +66,7 @@ impl Server {
             limiter: Limiter::new()?,
             exhaustion: Episode::new(),
             trouble: Episode::new(),
+            observers,
             private_data_told: Shared::new(AtomicBool::new(false))?,
             broken: parking_lot::Mutex::new(None),
         })
@@ -69,7 +77,7 @@ impl Server {
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
         let options = super::options::Options::DEFAULT;
         let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0, options };
-        Server::new(plan, Arc::new(Stop::new().unwrap()), None).unwrap()
+        Server::new(plan, Arc::new(Stop::new().unwrap()), None, None).unwrap()
     }
 
     /// Notes that the run is over, for whatever reason; some sessions may not be.
@@ -95,6 +103,11 @@ impl Server {
 
     pub(super) fn profile(&self) -> Profile {
         self.profile
+    }
+
+    /// Who looks on, if anybody does.
+    pub(super) fn observers(&self) -> Option<&Arc<Observers>> {
+        self.observers.as_ref()
     }
 
     /// Whether sessions are to end after the command in hand.

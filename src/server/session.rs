@@ -151,6 +151,9 @@ impl Session {
             let wanted = CommandCode::from_letter(code).and_then(State::after).unwrap_or(state);
             format!("cur {} new {} nextmask {:x}", state as u8, wanted as u8, state.successors())
         });
+        if let Some(observer) = context.observer() {
+            observer.command(code, payload);
+        }
         context.core().engine.handle_command(code, payload);
         let next = self.run_callbacks(payload, pace);
         if next.is_over() {
@@ -192,7 +195,7 @@ impl Session {
             let kind = callback.kind().bits().trailing_zeros() as usize;
             let watched = context.server.watch().map(|watch| watch.enter(&self.context, callback.kind()));
             pace.begin(kind);
-            let value = filter.call(context, &mut callback);
+            let value = context.call(filter, &mut callback);
             pace.end(kind);
             drop(watched);
             let Some(value) = value else {
@@ -249,6 +252,9 @@ fn refused(command: CommandCode, state: State) -> String {
 /// Telling the operator about a session.
 impl Context {
     pub(super) fn report(&self, level: Level, text: std::fmt::Arguments<'_>) {
+        if let Some(observer) = self.observer() {
+            observer.logged(text);
+        }
         self.server.report(level, format_args!("[{}] {text}", self.number));
     }
 
@@ -266,6 +272,9 @@ impl Context {
     }
 
     fn tell_failure(&self, failure: Option<Failure>) {
+        if let Some(observer) = self.observer() {
+            observer.ended(failure);
+        }
         let number = self.number;
         match failure {
             None | Some(Failure::Connection) => {}

@@ -16,12 +16,12 @@ const ABOVE_STDIO: libc::c_int = 3;
 pub(super) unsafe fn own(fresh: libc::c_int) -> io::Result<OwnedFd> {
     let fresh = check(fresh)?;
     // SAFETY: a descriptor that has just been made and that nobody else knows, as the caller promises.
-    let fresh = unsafe { OwnedFd::from_raw_fd(fresh) };
-    above_stdio(fresh)
+    above_stdio(unsafe { OwnedFd::from_raw_fd(fresh) })
 }
 
-fn above_stdio(fresh: OwnedFd) -> io::Result<OwnedFd> {
-    if fresh.as_raw_fd() >= ABOVE_STDIO { Ok(fresh) } else { duplicate(&fresh) }
+/// The same file under a number above those of the standard streams.
+pub(super) fn above_stdio(file: OwnedFd) -> io::Result<OwnedFd> {
+    if file.as_raw_fd() >= ABOVE_STDIO { Ok(file) } else { duplicate(&file) }
 }
 
 /// A second descriptor for the same file.

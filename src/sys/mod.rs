@@ -4,6 +4,7 @@
 //! its standard streams would otherwise write its messages into a mail session.
 
 pub(crate) mod accounts;
+pub(crate) mod append;
 #[cfg(target_os = "linux")]
 pub(crate) mod child;
 pub(crate) mod datagram;

@@ -5,8 +5,13 @@ use std::mem::MaybeUninit;
 
 /// Whether the process acts for root.
 pub(crate) fn is_root() -> bool {
+    user() == 0
+}
+
+/// The user for whom the process acts.
+pub(crate) fn user() -> libc::uid_t {
     // SAFETY: no memory is involved, and the call cannot fail.
-    unsafe { libc::geteuid() == 0 }
+    unsafe { libc::geteuid() }
 }
 
 /// Least stack for callbacks where a system's default is smaller (musl: 128 KiB).

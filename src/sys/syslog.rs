@@ -8,6 +8,7 @@ use std::ffi::CString;
 pub(crate) enum Level {
     Error = libc::LOG_ERR,
     Warning = libc::LOG_WARNING,
+    Info = libc::LOG_INFO,
     Debug = libc::LOG_DEBUG,
 }
 

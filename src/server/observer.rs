@@ -1,0 +1,199 @@
+//! Who looks on: what sessions tell those who want to know more than the log says.
+//!
+//! Without any of its options there is no observer, and each place that tells one something costs a look at a null
+//! pointer.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_int};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use milter_protocol::modification::Obstacle;
+use milter_protocol::negotiation::ALL_OPTIONS;
+use milter_protocol::packet::{self, Field, Packet, Value};
+use milter_protocol::{Callback, Callbacks, Failure, Modification, SmtpReply, SmtpReplyError, Stage, Verdict, frame};
+
+use super::Filter;
+use super::context::Context;
+use super::options::Options;
+use super::trace::Trace;
+
+/// What is observed of one run.
+pub(super) struct Observers {
+    trace: Option<Trace>,
+}
+
+/// Why observing cannot begin.
+pub(super) struct ObserverError {
+    pub(super) what: String,
+    pub(super) error: io::Error,
+}
+
+/// How long the end of a run waits for a trace to be written.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+impl Observers {
+    /// As the options want it; `None` if they want nothing.
+    pub(super) fn open(options: &Options, filter: &CStr) -> Result<Option<Arc<Self>>, ObserverError> {
+        let trace = options.trace.as_ref().map(|target| {
+            let opened = Trace::open(target.clone(), options.trace_format, options.trace_body, filter);
+            opened.map_err(|error| ObserverError { what: format!("cannot open the trace {target}"), error })
+        });
+        let trace = trace.transpose()?;
+        Ok(trace.is_some().then(|| Arc::new(Observers { trace })))
+    }
+
+    /// Has everything written that is still on its way.
+    pub(super) fn flush(&self) {
+        if let Some(trace) = &self.trace {
+            trace.flush(LAST_WORDS);
+        }
+    }
+}
+
+/// An observer of one session.
+pub(super) struct Observer {
+    session: u64,
+    observers: Arc<Observers>,
+}
+
+impl Observer {
+    pub(super) fn new(session: u64, observers: &Arc<Observers>) -> Box<Self> {
+        Box::new(Observer { session, observers: Arc::clone(observers) })
+    }
+
+    fn trace(&self, event: &'static str, what: &str, fields: &[Field<'_>]) {
+        if let Some(trace) = &self.observers.trace {
+            trace.write(self.session, event, what, fields);
+        }
+    }
+
+    /// A command has come.
+    pub(super) fn command(&self, letter: u8, payload: &[u8]) {
+        let Packet { name, fields } = Packet::of_command(letter, payload);
+        self.trace("command", name, &fields);
+    }
+
+    /// Replies have been sent; the last one ends in `tail`.
+    pub(super) fn sent(&self, mut head: &[u8], tail: &[u8]) {
+        while let Ok(Some(header)) = frame::parse(head, usize::MAX) {
+            let (whole, rest) = head.split_at(header.frame_len().min(head.len()));
+            let last = [&whole[frame::HEADER_LEN..], if rest.is_empty() { tail } else { &[] }].concat();
+            let Packet { name, fields } = Packet::of_reply(header.code, &last);
+            self.trace("reply", name, &fields);
+            head = rest;
+        }
+    }
+
+    /// A callback has returned, or ended its thread.
+    fn returned(&self, callback: Callbacks, value: Option<c_int>, duration: Duration) {
+        let number = value.unwrap_or_default().to_string();
+        let verdict = match (value, callback) {
+            (None, _) => Value::Word("thread-ended"),
+            (Some(ALL_OPTIONS), Callbacks::NEGOTIATE) => Value::Word("SMFIS_ALL_OPTS"),
+            (Some(value), _) => {
+                Verdict::from_c(value).map_or(Value::Text(number.as_bytes()), |verdict| Value::Word(verdict.c_name()))
+            }
+        };
+        let fields = [("verdict", verdict), ("seconds", Value::Seconds(duration))];
+        self.trace("callback", callback.c_name(), &fields);
+    }
+
+    /// The filter has called the library: with what, and why that has failed if it has.
+    fn called(&self, call: &str, fields: Vec<Field<'_>>, outcome: Result<(), impl fmt::Display>) {
+        let reason = outcome.err().map(|reason| reason.to_string());
+        let mut fields = fields;
+        fields.push(("result", Value::Word(if reason.is_none() { "MI_SUCCESS" } else { "MI_FAILURE" })));
+        fields.extend(reason.as_ref().map(|reason| ("reason", Value::Text(reason.as_bytes()))));
+        self.trace("call", call, &fields);
+    }
+
+    /// The filter has asked for a change of the message.
+    pub(super) fn modified(&self, modification: &Modification<'_>, outcome: Result<(), CallError>) {
+        self.called(call_name(modification), Packet::of_modification(modification).fields, outcome);
+    }
+
+    /// The filter has asked for another body.
+    pub(super) fn replaced_body(&self, body: &[u8], outcome: Result<(), CallError>) {
+        self.called("smfi_replacebody", vec![("body", Value::Content(body))], outcome);
+    }
+
+    /// The filter has told the MTA that it is still working.
+    pub(super) fn progressed(&self, outcome: Result<(), CallError>) {
+        self.called("smfi_progress", Vec::new(), outcome);
+    }
+
+    /// The filter has stored a reply, or something that is none.
+    pub(super) fn set_reply(&self, reply: &Result<SmtpReply, SmtpReplyError>) {
+        let text = reply.as_ref().ok().map(|reply| ("text", Value::Text(reply.text())));
+        self.called("smfi_setreply", text.into_iter().collect(), reply.as_ref().map(drop));
+    }
+
+    /// The filter has asked the MTA for macros.
+    pub(super) fn requested_macros(&self, stage: Stage, names: &[u8], first: bool) {
+        let fields = vec![("stage", Value::Word(packet::stage_name(stage))), ("macros", Value::Text(names))];
+        self.called("smfi_setsymlist", fields, if first { Ok(()) } else { Err("there was a list for this stage") });
+    }
+
+    /// The filter has looked up a macro.
+    pub(super) fn looked_up(&self, name: &[u8], value: Option<&[Cell<u8>]>) {
+        let value = value.map(|value| value.iter().map(Cell::get).take_while(|&octet| octet != 0).collect::<Vec<_>>());
+        let value = value.as_deref().map_or(Value::Word("NULL"), Value::Text);
+        self.trace("call", "smfi_getsymval", &[("name", Value::Text(name)), ("value", value)]);
+    }
+
+    /// A line about the session goes to the log.
+    pub(super) fn logged(&self, text: fmt::Arguments<'_>) {
+        self.trace("log", "line", &[("text", Value::Text(text.to_string().as_bytes()))]);
+    }
+
+    /// The session is over.
+    pub(super) fn ended(&self, failure: Option<Failure>) {
+        let reason = failure.map_or_else(|| "the MTA said quit".to_owned(), |failure| failure.to_string());
+        self.trace("session", "end", &[("reason", Value::Text(reason.as_bytes()))]);
+    }
+}
+
+/// Why a call of the filter has failed.
+#[derive(Clone, Copy)]
+pub(super) enum CallError {
+    Obstacle(Obstacle),
+    TooLarge,
+    Unreachable,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Obstacle(obstacle) => obstacle.fmt(f),
+            CallError::TooLarge => f.write_str("it does not fit into a packet"),
+            CallError::Unreachable => f.write_str("the MTA cannot be reached"),
+        }
+    }
+}
+
+impl Context {
+    /// Runs a callback of the filter.
+    pub(super) fn call(&self, filter: &dyn Filter, callback: &mut Callback<'_>) -> Option<c_int> {
+        let Some(observer) = self.observer() else { return filter.call(self, callback) };
+        let (kind, start) = (callback.kind(), Instant::now());
+        let value = filter.call(self, callback);
+        observer.returned(kind, value, start.elapsed());
+        value
+    }
+}
+
+fn call_name(modification: &Modification<'_>) -> &'static str {
+    match modification {
+        Modification::AddHeader { .. } => "smfi_addheader",
+        Modification::InsertHeader { .. } => "smfi_insheader",
+        Modification::ChangeHeader { .. } => "smfi_chgheader",
+        Modification::ChangeSender { .. } => "smfi_chgfrom",
+        Modification::AddRecipient { .. } => "smfi_addrcpt",
+        Modification::AddRecipientWithArguments { .. } => "smfi_addrcpt_par",
+        Modification::DeleteRecipient { .. } => "smfi_delrcpt",
+        Modification::Quarantine { .. } => "smfi_quarantine",
+    }
+}

@@ -1,0 +1,61 @@
+//! Files that lines are appended to.
+//!
+//! What is there already may have been put there by somebody else: links are not followed, and a file counts only if it
+//! is ours and has no other name.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::descriptor::{above_stdio, duplicate_raw};
+use super::process;
+
+/// A file, a FIFO or a stream that is only written to, at its end.
+pub(crate) struct AppendFile(File);
+
+impl AppendFile {
+    /// Opens a regular file, which is made if it is missing, or a FIFO. Writing to a FIFO does not wait.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(flags).open(path)?;
+        let file = File::from(above_stdio(file.into())?);
+        let status = file.metadata()?;
+        let kind = status.file_type();
+        let refused = |what| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        if !kind.is_file() && !kind.is_fifo() {
+            return refused("it is neither a file nor a FIFO");
+        }
+        if status.uid() != process::user() {
+            return refused("it belongs to another user");
+        }
+        if status.nlink() > 1 {
+            return refused("it has another name");
+        }
+        Ok(AppendFile(file))
+    }
+
+    /// The stream behind a number, for as long as it was open when asked for.
+    pub(crate) fn stream(number: i32) -> io::Result<Self> {
+        Ok(AppendFile(duplicate_raw(number)?.into()))
+    }
+
+    /// Whether this is what is at `path` now.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        let identity = |status: Metadata| (status.dev(), status.ino());
+        let there = std::fs::symlink_metadata(path).map(identity);
+        there.is_ok_and(|there| self.0.metadata().is_ok_and(|here| identity(here) == there))
+    }
+
+    /// Appends some of the octets, and says how many.
+    pub(crate) fn append(&self, octets: &[u8]) -> io::Result<usize> {
+        (&self.0).write(octets)
+    }
+}
+
+impl AsFd for AppendFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
