@@ -6,6 +6,7 @@ mod listeners;
 mod notification;
 mod slow_callbacks;
 mod socket_files;
+mod trace;
 
 use std::{
     fs,
