@@ -86,7 +86,8 @@ impl Line<'_> {
     fn text(&self, content: usize) -> String {
         let session = self.session.map_or("-".to_owned(), |session| session.to_string());
         let (time, elapsed) = (rfc3339(self.wall), self.elapsed.as_secs_f64());
-        let (filter, process) = (self.filter.escape_default(), self.process);
+        let filter = self.filter.replace(|letter: char| !letter.is_ascii_graphic(), "-");
+        let process = self.process;
         let mut text = format!("{time} {elapsed:.6} {filter}[{process}] {session} {}: {}", self.event, self.what);
         write_fields(self.fields, &mut text, content);
         text.push('\n');
@@ -147,7 +148,7 @@ mod tests {
     fn lines_of_text() {
         let fields = [("name", Value::Text(b"S")), ("body", Value::Content(b"xyz"))];
         let text = line("header", &fields).text(2);
-        let front = "1970-01-01T00:00:00.000000Z 1.000002 f \\n[7] 3 command: header";
+        let front = "1970-01-01T00:00:00.000000Z 1.000002 f--[7] 3 command: header";
         assert_eq!(text, format!("{front} name=\"S\" octets=3 body=\"xy\"\n"));
     }
 

@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ctests::{Filter, MtaConnection, Setting, TempDir};
+use ctests::{
+    Filter, MtaConnection, Setting, TempDir,
+    opendkim::{DOMAIN, Signatures},
+};
+use milter_probe::{Client, Envelope, Fate, Mail, Mta, Session, Target};
 use serde_json::Value;
 
 use crate::{LIMIT, OFFER, launch, refusal, stop};
@@ -127,6 +131,38 @@ fn greet(filter: &Filter) -> Duration {
         assert_eq!(mta.ask(command), "CONTINUE");
     }
     start.elapsed()
+}
+
+/// Debian's OpenDKIM signs a message, and the trace says so.
+#[test]
+fn opendkim_traced() {
+    let directory = TempDir::new();
+    let Some(signatures) = Signatures::prepare_or_skip("opendkim_traced", &directory) else { return };
+    let (path, option) = trace_in(&directory, "trace");
+    let socket = directory.join("opendkim.sock");
+    let service = signatures.sign_with(&Setting::ours(), &socket, "", &option);
+    let mta = Mta::Postfix;
+    let stream = Target::Unix(socket).connect(mta.patience().connect).expect("it listens");
+    let mut session = Session::negotiate(stream, mta, mta.patience()).expect("it negotiates");
+    session.greet(&Client::default(), "localhost", &[]).expect("it answers");
+    let text = format!("From: <a@{DOMAIN}>\r\nTo: <b@example.net>\r\nSubject: traced\r\n\r\nsecret\r\n");
+    let envelope = Envelope::suggested_by(text.as_bytes());
+    let outcome = session.deliver(&Mail::parse(text.as_bytes()), &envelope, &mut |_| {}).expect("it answers");
+    assert_eq!(outcome.fate, Fate::Accepted);
+    session.quit().expect("it takes the end of the session");
+    // The first session was the one that found it listening.
+    let trace = wait_for_line(&path, " 2 session: end");
+    service.stop(LIMIT);
+    for part in [
+        "command: header name=\"Subject\" value=\" traced\"",
+        "callback: xxfi_eom verdict=SMFIS_ACCEPT",
+        "call: smfi_insheader index=0 name=\"DKIM-Signature\" value=\"",
+        "reply: insert-header index=0 name=\"DKIM-Signature\"",
+        "reply: accept",
+    ] {
+        assert!(trace.contains(part), "no {part} in\n{trace}");
+    }
+    assert!(!trace.contains("secret"));
 }
 
 fn wait_for_line(path: &Path, part: &str) -> String {
