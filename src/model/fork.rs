@@ -26,7 +26,10 @@ impl Model for Fork {
             Ok(Role::Child(connection)) => {
                 drop((listeners, all_quiet));
                 let lifeline = children.into_lifeline();
-                let serve = || serve(&service, connection, &lifeline, Busy(busy));
+                let serve = || {
+                    serve(&service, connection, &lifeline, Busy(busy));
+                    service.leaving();
+                };
                 // Not even a panic may lead back into the program's code, which goes on in the parent.
                 child::leave(catch_unwind(AssertUnwindSafe(serve)).map_or(1, |()| 0))
             }

@@ -145,6 +145,9 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// Makes the calling process, which a model has forked, one of those that run the service.
     fn forked(&self);
 
+    /// Finishes what the service has under way in such a process, which is about to end.
+    fn leaving(&self);
+
     /// Tells the operator that connections have to wait because there are no descriptors for them.
     fn exhausted(&self, error: &io::Error);
 

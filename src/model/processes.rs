@@ -39,7 +39,11 @@ impl<M: Model> Model for Processes<M> {
                 let Post { taking, tally, .. } = posts.swap_remove(post);
                 drop((listeners, all_quiet, posts, undelivered));
                 let lifeline = children.into_lifeline();
-                let work = || work(self.model, &service, taking, tally, &lifeline, Busy(busy));
+                let work = || {
+                    let outcome = work(self.model, &service, taking, tally, &lifeline, Busy(busy));
+                    service.leaving();
+                    outcome
+                };
                 // Not even a panic may lead back into the program's code, which goes on in the parent.
                 let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(io::ErrorKind::Other.into()));
                 child::leave(outcome.map_or(1, |()| 0))
@@ -402,6 +406,10 @@ impl<V: Service> Service for Worker<V> {
 
     fn forked(&self) {
         self.service.forked();
+    }
+
+    fn leaving(&self) {
+        self.service.leaving();
     }
 
     fn exhausted(&self, error: &io::Error) {

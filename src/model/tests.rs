@@ -215,6 +215,10 @@ impl Service for EchoService {
         unreachable!("these tests have one process");
     }
 
+    fn leaving(&self) {
+        unreachable!("these tests have one process");
+    }
+
     fn exhausted(&self, error: &io::Error) {
         panic!("no descriptors: {error}");
     }

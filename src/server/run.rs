@@ -18,7 +18,7 @@ use super::signals::Signals;
 use super::stop::Run;
 #[cfg(target_os = "linux")]
 use crate::model::{Children, Fork, GatherError, Pool, Processes};
-use crate::model::{Model, Threads};
+use crate::model::{Model, Service, Threads};
 use crate::sys::socket::Acceptor;
 use crate::sys::{process, signal};
 
@@ -85,9 +85,7 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     }
     drop(reporter);
     server.end();
-    if let Some(observers) = server.observers() {
-        observers.flush();
-    }
+    server.leaving();
     drop(signals);
     outcome.and_then(|()| server.take_broken().map_or(Ok(()), Err)).map_err(explain("smfi_main cannot go on"))
 }

@@ -281,6 +281,12 @@ impl Service for Server {
         self.lobby.close();
     }
 
+    fn leaving(&self) {
+        if let Some(observers) = &self.observers {
+            observers.flush();
+        }
+    }
+
     fn exhausted(&self, error: &io::Error) {
         if self.exhaustion.begins() {
             let text = format_args!("cannot accept connections: {error}; new ones wait until that is over");

@@ -185,7 +185,8 @@ fn trace_in(directory: &TempDir, name: &str) -> (PathBuf, String) {
 
 #[test]
 fn text_line_by_line() {
-    for setting in [Setting::ours(), Setting::model("threads")] {
+    for model in ["pool", "threads", "fork", "pool, processes=2"] {
+        let setting = Setting::model(model);
         let directory = TempDir::new();
         let (path, option) = trace_in(&directory, "trace");
         let mut filter = started(&setting, &option, PLAN, directory);
@@ -207,7 +208,8 @@ fn text_line_by_line() {
             let since: f64 = since.parse().expect("seconds");
             assert!(since >= elapsed, "{line}");
             elapsed = since;
-            assert_eq!((filter, session), (format!("recorder[{pid}]").as_str(), "1"), "{line}");
+            let process: u32 = filter.strip_prefix("recorder[").unwrap().trim_end_matches(']').parse().unwrap();
+            assert_eq!((process == pid, session), (matches!(model, "pool" | "threads"), "1"), "{line}");
             let mut rest = rest.to_owned();
             if let Some((front, seconds)) = rest.split_once(" seconds=") {
                 assert!(seconds.parse::<f64>().is_ok_and(|seconds| seconds < 10.0), "{line}");
