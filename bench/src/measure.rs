@@ -11,6 +11,8 @@ pub enum Measure {
     MessagesPerCoreSecond,
     /// Processor time of the filter for a message, in microseconds.
     CpuPerMessage,
+    /// Processor time of the load generator for a message, in microseconds.
+    GeneratorCpu,
     /// Context switches of the filter for a message.
     SwitchesPerMessage,
     /// System calls of the filter for a message.
@@ -52,6 +54,7 @@ impl Measure {
             Measure::Messages => "messages/s",
             Measure::MessagesPerCoreSecond => "messages per core second",
             Measure::CpuPerMessage => "CPU us/message",
+            Measure::GeneratorCpu => "generator CPU us/message",
             Measure::SwitchesPerMessage => "context switches/message",
             Measure::CallsPerMessage => "system calls/message",
             Measure::MessageP50 => "message p50 us",

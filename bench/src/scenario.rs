@@ -51,8 +51,15 @@ pub fn all(quick: bool) -> Vec<Scenario> {
     };
 
     use Measure as M;
-    const SMALL_MESSAGES: &[Measure] =
-        &[M::MessagesPerCoreSecond, M::CpuPerMessage, M::SwitchesPerMessage, M::Messages, M::MessageP50, M::MessageP99];
+    const SMALL_MESSAGES: &[Measure] = &[
+        M::MessagesPerCoreSecond,
+        M::CpuPerMessage,
+        M::GeneratorCpu,
+        M::SwitchesPerMessage,
+        M::Messages,
+        M::MessageP50,
+        M::MessageP99,
+    ];
     for socket in [Socket::Unix, Socket::Tcp] {
         for connections in [1, 8, 64] {
             for (mta, mta_name) in MTAS {

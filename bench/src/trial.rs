@@ -175,6 +175,7 @@ fn loaded(
         (Measure::Messages, summary.message_rate()),
         (Measure::MessagesPerCoreSecond, messages / (cpu + own_cpu)),
         (Measure::CpuPerMessage, cpu / messages * 1e6),
+        (Measure::GeneratorCpu, own_cpu / messages * 1e6),
         (Measure::SwitchesPerMessage, switches / messages),
         (Measure::MessageP50, micros(tally.message_latencies.percentile(50.0))),
         (Measure::MessageP99, micros(tally.message_latencies.percentile(99.0))),
@@ -273,7 +274,7 @@ fn start(contestant: &Contestant) -> Result<Vec<(Measure, f64)>, String> {
 /// When there is no strace, or the filter fails.
 pub fn system_calls(contestant: &Contestant, mode: &str, mta: Mta) -> Result<f64, String> {
     const FEW: u64 = 5;
-    const MANY: u64 = 45;
+    const MANY: u64 = 105;
     let difference = traced(contestant, mode, mta, MANY)? - traced(contestant, mode, mta, FEW)?;
     Ok(difference / (MANY - FEW) as f64)
 }
