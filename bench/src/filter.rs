@@ -42,10 +42,8 @@ impl Socket {
 /// Memory and threads, of all processes of a filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Resident memory in KiB.
+    /// Resident memory in KiB. A page that several processes share counts in parts.
     pub resident: u64,
-    /// The most that was ever resident in KiB.
-    pub peak: u64,
     /// Threads.
     pub threads: u64,
 }
@@ -146,16 +144,8 @@ impl Filter {
     pub fn footprint(&self) -> Footprint {
         let mut footprint = Footprint::default();
         for pid in self.family() {
-            // A child may just have ended.
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let number = |name: &str| -> u64 {
-                let line = status.lines().find_map(|line| line.strip_prefix(name));
-                let word = line.and_then(|line| line.split_whitespace().next());
-                word.and_then(|word| word.parse().ok()).unwrap_or_default()
-            };
-            footprint.resident += number("VmRSS:");
-            footprint.peak += number("VmHWM:");
-            footprint.threads += number("Threads:");
+            footprint.resident += number(pid, "smaps_rollup", "Pss:");
+            footprint.threads += number(pid, "status", "Threads:");
         }
         footprint
     }
@@ -199,6 +189,13 @@ impl Filter {
         }
         self.process.wait(PATIENCE).map(drop).ok_or_else(|| "the wrapper of the filter runs on".to_owned())
     }
+}
+
+/// A number that the system knows of a process; 0 if that has just ended.
+fn number(pid: u32, file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let word = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+    word.and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
 fn children(pid: u32) -> Vec<u32> {

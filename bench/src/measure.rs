@@ -29,7 +29,7 @@ pub enum Measure {
     Connections,
     /// Processor time of the filter for a connection, in microseconds.
     CpuPerConnection,
-    /// Resident memory of the filter in MiB, at its largest.
+    /// Resident memory of the filter under load, in MiB.
     Memory,
     /// Resident memory of the filter for each idle connection, in KiB.
     MemoryPerConnection,
