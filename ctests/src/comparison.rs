@@ -4,15 +4,29 @@ use std::{fmt::Debug, time::Duration};
 
 use crate::{MailServer, Origin, Service, Setting, Sink};
 
-/// Does the same with every library; what is seen has to be the same, and is returned. Nothing else may have
-/// arrived at `sink`.
+/// Does the same with every library, ours in the models that run sessions on threads; what is seen has to be the same,
+/// and is returned. Nothing else may have arrived at `sink`.
 ///
 /// # Panics
 ///
 /// When something differs.
 pub fn same_with_each<T: PartialEq + Debug>(test: &str, sink: &Sink, see: impl Fn(&Setting) -> Vec<T>) -> Vec<T> {
+    same_with(Setting::each(test), test, sink, see)
+}
+
+/// The same with these settings, of which there is at least one.
+///
+/// # Panics
+///
+/// When something differs.
+pub fn same_with<T: PartialEq + Debug>(
+    settings: impl IntoIterator<Item = Setting>,
+    test: &str,
+    sink: &Sink,
+    see: impl Fn(&Setting) -> Vec<T>,
+) -> Vec<T> {
     let mut first: Option<(Setting, Vec<T>)> = None;
-    for setting in Setting::each(test) {
+    for setting in settings {
         let seen = see(&setting);
         sink.assert_empty();
         let Some((other, expected)) = &first else {
@@ -24,7 +38,7 @@ pub fn same_with_each<T: PartialEq + Debug>(test: &str, sink: &Sink, see: impl F
         }
         assert_eq!(seen.len(), expected.len(), "{test}: {setting} differs from {other}");
     }
-    first.expect("ours is always there").1
+    first.expect("there is a setting").1
 }
 
 /// Checks that the MTA had nothing to complain about.

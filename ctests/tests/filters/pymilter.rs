@@ -4,7 +4,7 @@ use std::{process::Command, thread, time::Duration};
 
 use ctests::{
     MailServer, MtaConnection, Postfix, Program, Service, Setting, TempDir,
-    comparison::{assert_untroubled, same_with_each, stop},
+    comparison::{assert_untroubled, same_with, stop},
     mailbag::{self, RECIPIENT, SENDER, letter},
     skip,
 };
@@ -69,7 +69,8 @@ fn every_verdict() {
     let test = "pymilter passes every verdict";
     let Some(python) = python_or_skip(test) else { return };
     let Some(postfix) = Postfix::start_or_skip(test, &mailbag::PARAMETERS) else { return };
-    let answers = same_with_each(test, postfix.sink(), |setting| {
+    let settings = Setting::every_model().into_iter().chain(Setting::reference(test));
+    let answers = same_with(settings, test, postfix.sink(), |setting| {
         let filter = serve(&python, "judge", setting, postfix.directory());
         let mut client = postfix.smtp();
         let mut answers = Vec::new();
@@ -105,7 +106,7 @@ fn every_verdict() {
 #[test]
 fn stopped_while_sessions_go_on() {
     let Some(python) = python_or_skip("pymilter is stopped while sessions go on") else { return };
-    for setting in [Setting::ours(), Setting::model("threads")] {
+    for setting in Setting::every_model() {
         for _ in 0..5 {
             let directory = TempDir::new();
             let filter = serve(&python, "every-change", &setting, &directory);
