@@ -180,3 +180,15 @@ impl Callbacks {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_callback_has_its_name() {
+        let names: Vec<&str> = Callbacks::all().iter().map(Callbacks::c_name).collect();
+        let known = "connect helo envfrom envrcpt header eoh body eom abort close unknown data negotiate";
+        assert_eq!(names, known.split(' ').map(|name| format!("xxfi_{name}")).collect::<Vec<_>>());
+    }
+}
