@@ -44,6 +44,8 @@ impl Drop for Signals {
             // The thread only waits, so it cannot have failed.
             drop(waiting.join());
         }
+        // What came during the run was meant for it, even where the thread had no time to take it.
+        Mask::stopping().swallow();
         self.former.restore();
     }
 }

@@ -59,6 +59,17 @@ impl Mask {
         }
     }
 
+    /// Takes these signals, which the caller has blocked, as far as they have come already.
+    pub(crate) fn swallow(&self) {
+        // These systems cannot look without waiting.
+        #[cfg(not(any(target_vendor = "apple", target_os = "openbsd")))]
+        {
+            let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: the set and the time are valid, and no details are asked for.
+            while unsafe { libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const at_once) } > 0 {}
+        }
+    }
+
     /// Waits for one of these signals, which the caller has blocked.
     pub(crate) fn wait(&self) -> io::Result<libc::c_int> {
         let mut signal = 0;
