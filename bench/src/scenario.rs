@@ -173,7 +173,7 @@ pub fn all(quick: bool) -> Vec<Scenario> {
             rounds: 1,
             seconds: 3.0,
             measures: &[M::CallsPerMessage],
-            trial: Trial::Calls { mode, mta },
+            trial: Trial::Calls { mode, mta, counts: rounds(3, 1) },
         });
     }
 

@@ -45,6 +45,8 @@ pub enum Trial {
         mode: &'static str,
         /// Who sends it.
         mta: Mta,
+        /// How often they are counted. Whatever else the machine does can only add to them, so the least counts.
+        counts: usize,
     },
     /// SIGTERM with so many idle sessions.
     Stop(usize),
@@ -126,9 +128,9 @@ impl Trial {
             }
             Trial::Idle(connections) => idle(contestant, *connections),
             Trial::Slow { connections, messages } => slow(contestant, *connections, *messages),
-            Trial::Calls { mode, mta } => {
-                // Whatever else the machine does can only add to them.
-                let counts = (0..3).map(|_| system_calls(contestant, mode, *mta)).collect::<Result<Vec<_>, _>>()?;
+            Trial::Calls { mode, mta, counts } => {
+                let counts =
+                    (0..*counts).map(|_| system_calls(contestant, mode, *mta)).collect::<Result<Vec<_>, _>>()?;
                 Ok(vec![(Measure::CallsPerMessage, counts.into_iter().fold(f64::INFINITY, f64::min))])
             }
             Trial::Stop(connections) => stop(contestant, *connections, moment),
@@ -280,7 +282,7 @@ fn start(contestant: &Contestant) -> Result<Vec<(Measure, f64)>, String> {
 /// When there is no strace, or the filter fails.
 pub fn system_calls(contestant: &Contestant, mode: &str, mta: Mta) -> Result<f64, String> {
     const FEW: u64 = 5;
-    const MANY: u64 = 105;
+    const MANY: u64 = 65;
     let difference = traced(contestant, mode, mta, MANY)? - traced(contestant, mode, mta, FEW)?;
     Ok(difference / (MANY - FEW) as f64)
 }
