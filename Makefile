@@ -120,7 +120,7 @@ demo:
 
 generated:
 	@LIBMILTER_GENERATED_SEED='$(SEED)' LIBMILTER_GENERATED_COUNT='$(COUNT)' \
-		$(CARGO) test --release --locked --package ctests --test generated -- --nocapture
+		$(CARGO) test --release --locked --package ctests --test generated -- --nocapture generated
 
 sources:
 	ctests/sources/fetch "$${LIBMILTER_SOURCES:-$(TARGET)/sources}"

@@ -5,7 +5,10 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use ctests::{Setting, generator};
+use ctests::{
+    Setting,
+    generator::{self, Summary},
+};
 
 const SEED: u64 = 1;
 const COUNT: u64 = 5000;
@@ -36,8 +39,20 @@ fn generated_conversations_go_as_documented() {
             tell(&format!("{start}generated: {done} of {count}, {} a second{end}", done / seconds));
         }
     });
+    report("generated", start, &summary);
+    assert_eq!(summary.count(), count);
+}
+
+#[test]
+fn every_combination_goes_as_documented() {
+    let summary = generator::run_matrix(Setting::reference("matrix"));
+    report("matrix", "", &summary);
+}
+
+/// Tells what came of a run, in which nothing must be unexplained.
+fn report(name: &str, start: &str, summary: &Summary) {
     tell(&format!(
-        "{start}generated: {} conversations with {} sessions: {} the same, {} different as documented, {} with ours alone, \
+        "{start}{name}: {} conversations with {} sessions: {} the same, {} different as documented, {} with ours alone, \
          {} unexplained\n",
         summary.count(),
         summary.sessions,
@@ -47,9 +62,7 @@ fn generated_conversations_go_as_documented() {
         summary.unexplained.len()
     ));
     for (difference, count) in &summary.differences {
-        tell(&format!("generated: {count:8} with {difference}\n"));
+        tell(&format!("{name}: {count:8} with {difference}\n"));
     }
-    let cases: Vec<&str> = summary.unexplained.iter().map(|(_, case)| &case[..]).collect();
-    assert!(cases.is_empty(), "\n{}", cases.join("\n"));
-    assert_eq!(summary.count(), count);
+    assert!(summary.unexplained.is_empty(), "\n{}", summary.unexplained.join("\n"));
 }

@@ -10,15 +10,15 @@ use crate::{
 
 /// A case that can be put into a file of `ctests/dialogues` once it is decided who is right. What each library did, and
 /// what the model says, is in comments before it.
-pub(super) fn write(stages: &mut Stages, seed: u64, trial: &Trial) -> String {
+pub(super) fn write(stages: &mut Stages, name: &str, trial: &Trial) -> String {
     let predictions = Predictions::new(&trial.plan, &trial.conversation);
     let (ours, reference) = stages.perform(trial, &predictions);
-    let mut text = format!("# seed {seed}\n");
+    let mut text = format!("# {name}\n");
     compare(&mut text, "ours", &predictions.ours.performance(), &ours);
     if let Some(reference) = &reference {
         compare(&mut text, "reference", &predictions.reference.performance(), reference);
     }
-    let _ = writeln!(text, "case seed-{seed} TITLE\n  why REASON");
+    let _ = writeln!(text, "case {name} TITLE\n  why REASON");
     if reference.as_ref().is_some_and(|reference| *reference != ours) {
         text.push_str("  difference REASON\n");
     }

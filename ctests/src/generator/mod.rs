@@ -8,6 +8,7 @@ mod callee;
 mod conversation;
 mod dialogue;
 mod difference;
+mod matrix;
 mod model;
 mod mutation;
 mod negotiation;
@@ -140,8 +141,8 @@ pub struct Summary {
     pub differences: BTreeMap<Difference, u64>,
     /// Ours did what is documented; the reference was not asked, because nobody knows what it does or it is missing.
     pub ours_alone: u64,
-    /// The seed of each unexplained difference, with the smallest case found as a dialogue.
-    pub unexplained: Vec<(u64, String)>,
+    /// For each unexplained difference the smallest case found, as a dialogue.
+    pub unexplained: Vec<String>,
 }
 
 impl Summary {
@@ -161,13 +162,16 @@ impl Summary {
                 }
             }
             Outcome::Ours => self.ours_alone += 1,
-            Outcome::Unexplained { .. } => unreachable!("kept with its seed"),
+            Outcome::Unexplained { .. } => unreachable!("kept as a case"),
         }
     }
 }
 
 /// A run is given up after so many unexplained differences.
 const ENOUGH: usize = 5;
+
+/// A trial, its name, and whether ours plays it in the model `threads` instead of `pool`.
+type Item = (Trial, String, bool);
 
 /// Plays the conversations of `count` seeds from `first` on, on all processors; even seeds with ours in the model `pool`,
 /// odd ones in `threads`. Calls `progress` with the number of seconds and conversations now and then.
@@ -176,6 +180,30 @@ const ENOUGH: usize = 5;
 ///
 /// When a recorder does not start.
 pub fn run(first: u64, count: u64, reference: Option<Setting>, progress: impl Fn(u64, u64) + Sync) -> Summary {
+    let item = |at| {
+        let seed = first.wrapping_add(at);
+        (Trial::random(seed), format!("seed-{seed}"), seed % 2 == 1)
+    };
+    play(count, item, reference, progress)
+}
+
+/// Plays every conversation of the [`matrix`] with ours in both models.
+///
+/// # Panics
+///
+/// When a recorder does not start.
+pub fn run_matrix(reference: Option<Setting>) -> Summary {
+    let trials = matrix::trials();
+    let item = |at: u64| (trials[(at / 2) as usize].clone(), format!("matrix-{at}"), at % 2 == 1);
+    play(2 * trials.len() as u64, item, reference, |_, _| {})
+}
+
+fn play(
+    count: u64,
+    item: impl Fn(u64) -> Item + Sync,
+    reference: Option<Setting>,
+    progress: impl Fn(u64, u64) + Sync,
+) -> Summary {
     let next = AtomicU64::new(0);
     let total = Mutex::new(Summary::default());
     let began = Instant::now();
@@ -188,14 +216,13 @@ pub fn run(first: u64, count: u64, reference: Option<Setting>, progress: impl Fn
             if at >= count {
                 return;
             }
-            let seed = first.wrapping_add(at);
-            let stages = &mut stages[(seed % 2) as usize];
-            let trial = Trial::random(seed);
+            let (trial, name, threads) = item(at);
+            let stages = &mut stages[usize::from(threads)];
             let sessions = trial.conversation.connections.len() as u64;
             let outcome = stages.play(&trial);
             let unexplained = if let Outcome::Unexplained { .. } = outcome {
                 let smallest = reduce(stages, trial, &outcome);
-                Some((seed, dialogue::write(stages, seed, &smallest)))
+                Some(dialogue::write(stages, &name, &smallest))
             } else {
                 None
             };
@@ -267,7 +294,7 @@ mod tests {
             assert_eq!(performance, predictions.ours.performance(), "seed {seed}");
             predictions.ours.events.push("close".into());
             assert_ne!(performance, predictions.ours.performance(), "seed {seed}");
-            let text = dialogue::write(&mut stages, seed, &trial);
+            let text = dialogue::write(&mut stages, &format!("seed-{seed}"), &trial);
             let cases = crate::dialogue::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
             assert_eq!(cases.len(), 1, "{text}");
         }

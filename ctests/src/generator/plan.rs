@@ -109,7 +109,7 @@ pub(super) struct Step {
 /// What the recorder is told.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    callbacks: u16,
+    pub(super) callbacks: u16,
     pub(super) version: i32,
     pub(super) flags: u32,
     pub(super) steps: Vec<Step>,
@@ -244,6 +244,12 @@ impl Plan {
             _ => 2,
         };
         self.has(callback) && self.version >= since
+    }
+
+    /// A filter of the usual version and all actions that does nothing.
+    pub(super) fn with(callbacks: &[Callback]) -> Plan {
+        let callbacks = callbacks.iter().fold(0, |set, callback| set | callback.bit());
+        Plan { callbacks, version: USUAL_VERSION, flags: ALL_ACTIONS, steps: Vec::new() }
     }
 
     /// The same plan without one of its callbacks, if it has that one.
