@@ -24,7 +24,7 @@ pub struct Delivery {
     pub sender: String,
     /// What followed each `RCPT TO:`, sorted.
     pub recipients: Vec<String>,
-    /// Header and body, lines ended by LF.
+    /// Header and body, lines ended by LF; each octet is a character, as in Latin-1, so that all of them count.
     pub message: String,
 }
 
@@ -224,9 +224,8 @@ impl Lines<'_> {
         if self.0.read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
         }
-        // What is not UTF-8 is read as Latin-1, so that all octets count.
-        let text = String::from_utf8(line)
-            .unwrap_or_else(|error| error.as_bytes().iter().map(|octet| char::from(*octet)).collect());
-        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        Ok(Some(text.iter().map(|octet| char::from(*octet)).collect()))
     }
 }
