@@ -26,10 +26,7 @@ impl Model for Fork {
             Ok(Role::Child(connection)) => {
                 drop((listeners, all_quiet));
                 let lifeline = children.into_lifeline();
-                let serve = || {
-                    serve(&service, connection, &lifeline, Busy(busy));
-                    service.leaving();
-                };
+                let serve = || serve(&service, connection, &lifeline, Busy(busy));
                 // Not even a panic may lead back into the program's code, which goes on in the parent.
                 child::leave(catch_unwind(AssertUnwindSafe(serve)).map_or(1, |()| 0))
             }
@@ -109,10 +106,11 @@ fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedF
             _ => session.expire(&mut ()),
         };
         if next.is_over() {
-            return;
+            return service.leaving();
         }
-        if settled && !session.in_message() {
-            drop(busy.take());
+        if settled && !session.in_message() && busy.is_some() {
+            service.leaving();
+            busy = None;
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A model gets listeners and a [`Service`] that makes sessions out of connections. It runs each session whenever
 //! something has arrived for it, never two steps of one session at once, and never has a session wait for the callback
 //! of another one.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "the only model of other systems needs less"))]
 
 #[cfg(target_os = "linux")]
 mod children;
@@ -145,7 +146,7 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// Makes the calling process, which a model has forked, one of those that run the service.
     fn forked(&self);
 
-    /// Finishes what the service has under way in such a process, which is about to end.
+    /// Finishes what the service has under way in such a process, which may end any moment from now on.
     fn leaving(&self);
 
     /// Tells the operator that connections have to wait because there are no descriptors for them.

@@ -39,11 +39,7 @@ impl<M: Model> Model for Processes<M> {
                 let Post { taking, tally, .. } = posts.swap_remove(post);
                 drop((listeners, all_quiet, posts, undelivered));
                 let lifeline = children.into_lifeline();
-                let work = || {
-                    let outcome = work(self.model, &service, taking, tally, &lifeline, Busy(busy));
-                    service.leaving();
-                    outcome
-                };
+                let work = || work(self.model, &service, taking, tally, &lifeline, Busy(busy));
                 // Not even a panic may lead back into the program's code, which goes on in the parent.
                 let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(io::ErrorKind::Other.into()));
                 child::leave(outcome.map_or(1, |()| 0))
@@ -315,9 +311,11 @@ fn work<M: Model, V: Service>(
     model
         .run(Arc::clone(&worker), vec![Acceptor { socket: channel, family: Family::Local }])
         .inspect_err(|error| service.trouble("go on in a worker", error))?;
+    service.leaving();
     drop(busy);
     if worker.tally.sessions() > 0 {
         poll::wait([(worker.free.as_fd(), Interest::Read), (lifeline.as_fd(), Interest::Read)], None)?;
+        service.leaving();
     }
     Ok(())
 }

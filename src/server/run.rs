@@ -11,7 +11,9 @@ use super::listener::Listener;
 use super::log::{self, Level};
 use super::notifier::{Notifier, Reporter};
 use super::observer::{ObserverError, Observers};
-use super::options::{ModelName, Options};
+#[cfg(target_os = "linux")]
+use super::options::ModelName;
+use super::options::Options;
 use super::service::Server;
 use super::settings::{self, filter_name};
 use super::signals::Signals;

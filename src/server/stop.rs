@@ -108,6 +108,7 @@ fn of_our_run<R>(look: impl FnOnce(&Stop) -> R) -> Option<R> {
 }
 
 /// Makes the run in progress that of this process, too, which the library has forked for it.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "other systems have no model that forks"))]
 pub(super) fn join() {
     OWNER.store(process::id(), SeqCst);
 }
