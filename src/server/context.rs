@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Filter;
 use super::admission::Refusal;
+use super::metrics::Metrics;
 use super::observer::{CallError, Observer};
 use super::service::Server;
 use super::settings;
@@ -83,6 +84,11 @@ impl Context {
         if self.refused { &Refusal } else { self.server.filter() }
     }
 
+    /// Who counts, if somebody is to and the session is the filter's.
+    pub(super) fn metrics(&self) -> Option<&Metrics> {
+        self.server.metrics().filter(|_| !self.refused)
+    }
+
     pub(super) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock()
     }
@@ -145,6 +151,9 @@ impl Context {
         if let Some(observer) = self.observer() {
             observer.modified(&modification, core.outcome(done, modification.required_action()));
         }
+        if let Some(metrics) = self.metrics().filter(|_| done) {
+            metrics.modified(&modification);
+        }
         done
     }
 
@@ -164,6 +173,9 @@ impl Context {
         });
         if let Some(observer) = self.observer() {
             observer.replaced_body(body, core.outcome(done, Actions::CHANGE_BODY));
+        }
+        if let Some(metrics) = self.metrics().filter(|_| done) {
+            metrics.replaced_body();
         }
         done
     }
@@ -214,6 +226,9 @@ impl Context {
             let parts = if head.is_empty() { [tail, &[]] } else { [head, tail] };
             match socket::send(self.connection(), &parts) {
                 Ok(sent) => {
+                    if let Some(metrics) = self.metrics() {
+                        metrics.sent(sent);
+                    }
                     let of_head = sent.min(head.len());
                     head = &head[of_head..];
                     tail = &tail[sent - of_head..];

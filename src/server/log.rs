@@ -68,8 +68,8 @@ impl Limiter {
         Ok(Limiter { start: Instant::now(), window: Shared::new(AtomicU64::new(0))? })
     }
 
-    /// Writes a line unless there were too many. After a flood the number of those left out is told.
-    pub(super) fn write(&self, level: Level, name: &CStr, text: fmt::Arguments<'_>) {
+    /// Writes a line unless there were too many; false then. After a flood the number of those left out is told.
+    pub(super) fn write(&self, level: Level, name: &CStr, text: fmt::Arguments<'_>) -> bool {
         let (allowed, suppressed) = self.pass(Instant::now());
         if suppressed > 0 {
             write(Level::Warning, name, format_args!("{suppressed} further messages about sessions left out"));
@@ -77,6 +77,7 @@ impl Limiter {
         if allowed {
             write(level, name, text);
         }
+        allowed
     }
 
     /// Whether a line may pass, and how many were left out in the window that has just ended.

@@ -10,6 +10,7 @@ mod context;
 mod description;
 mod listener;
 mod log;
+mod metrics;
 mod notifier;
 mod observer;
 mod options;

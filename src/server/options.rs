@@ -13,6 +13,7 @@ use std::time::Duration;
 use milter_protocol::Steps;
 
 use super::admission::Limits;
+use super::metrics;
 use super::socket_file::{Replace, Wanted};
 use super::trace::{Format, Target};
 use super::watch::Patience;
@@ -41,6 +42,8 @@ pub(super) struct Options {
     pub(super) idle_timeout: Option<Option<Duration>>,
     /// How long a callback may run.
     pub(super) patience: Patience,
+    /// Where numbers about the run are shown.
+    pub(super) metrics: Option<metrics::Target>,
     /// Whether HUP, TERM and INT are the library's.
     pub(super) take_signals: bool,
     /// Where every command, callback, call and reply is written to.
@@ -232,6 +235,19 @@ const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "metrics",
+        values: "the absolute path of a file, or unix: and that of a socket",
+        who: Who::Anybody,
+        set: |options, value| {
+            let path = |path: &str| CString::new(path).ok().filter(|path| path.to_bytes().starts_with(b"/"));
+            options.metrics = Some(match value.strip_prefix("unix:") {
+                Some(socket) => metrics::Target::Socket(path(socket)?),
+                None => metrics::Target::File(path(value)?),
+            });
+            Some(())
+        },
+    },
+    Row {
         name: "signals",
         values: "take or leave",
         who: Who::Anybody,
@@ -347,6 +363,7 @@ impl Options {
         negotiate_timeout: None,
         idle_timeout: None,
         patience: Patience::ENDLESS,
+        metrics: None,
         take_signals: true,
         trace: None,
         trace_format: Format::Text,
@@ -403,6 +420,10 @@ impl Options {
             )),
             Options { model: ModelName::Fork, processes: Some(_), .. } => Err(OptionError(
                 "option processes=N goes with model=pool or threads; model=fork has a process for each connection"
+                    .into(),
+            )),
+            _ if self.forks() && matches!(self.metrics, Some(metrics::Target::Socket(_))) => Err(OptionError(
+                "option metrics=unix:PATH goes with one process; with model=fork or processes=N use metrics=PATH"
                     .into(),
             )),
             _ if self.limits.wait.is_some() && self.limits.sessions.is_none() => {

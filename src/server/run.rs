@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::listener::Listener;
 use super::log::{self, Level};
+use super::metrics::{Metrics, Outlet, Publisher};
 use super::notifier::{Notifier, Reporter};
 use super::observer::{ObserverError, Observers};
 #[cfg(target_os = "linux")]
@@ -75,17 +76,24 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         log::error(name, format_args!("cannot notify the service manager at NOTIFY_SOCKET: {error}"));
         None
     });
-    let server =
-        Server::new(plan, Arc::clone(&run.stop), notifier, observers).map_err(explain("smfi_main cannot begin"))?;
+    let metrics = plan.options.metrics.as_ref().map(|target| {
+        Outlet::open(target, forks)
+            .and_then(|outlet| Ok(Metrics::new(outlet)?))
+            .map_err(|error| tell(name, format_args!("option metrics={target}: {error}"), error.errno()))
+    });
+    let metrics = metrics.transpose()?;
+    let server = Server::new(plan, Arc::clone(&run.stop), notifier, observers, metrics)
+        .map_err(explain("smfi_main cannot begin"))?;
     let server = Arc::new(server);
     let reporter = Reporter::start(&server).map_err(explain("cannot start a thread"))?;
+    let publisher = Publisher::start(&server).map_err(explain("cannot start a thread"))?;
     let outcome = run_model(Arc::clone(&server), acceptors);
     for leave in leaves.into_iter().flatten() {
         if let Err(error) = leave.take() {
             explain("cannot leave the socket as it should be")(error);
         }
     }
-    drop(reporter);
+    drop((reporter, publisher));
     server.end();
     server.leaving();
     drop(signals);

@@ -15,6 +15,7 @@ use super::Filter;
 use super::admission::{Called, Lobby, Seat, Visitor};
 use super::context::Context;
 use super::log::{self, Episode, Level, Limiter};
+use super::metrics::Metrics;
 use super::notifier::Notifier;
 use super::observer::Observers;
 use super::session::Session;
@@ -43,6 +44,7 @@ pub(crate) struct Server {
     observers: Option<Arc<Observers>>,
     private_data_told: Shared<AtomicBool>,
     watch: Option<Arc<Watch>>,
+    metrics: Option<Metrics>,
     /// Why nothing can be served any more.
     broken: parking_lot::Mutex<Option<io::Error>>,
 }
@@ -53,6 +55,7 @@ impl Server {
         stop: Arc<Stop>,
         notifier: Option<Notifier>,
         observers: Option<Arc<Observers>>,
+        metrics: Option<Metrics>,
     ) -> io::Result<Self> {
         Ok(Server {
             profile: Profile { promised: plan.options.no_reply, ..plan.filter.profile() },
@@ -61,6 +64,7 @@ impl Server {
             plan,
             stop,
             notifier,
+            metrics,
             numbers: AtomicU64::new(0),
             crowds: Episode::new(),
             limiter: Limiter::new()?,
@@ -77,7 +81,7 @@ impl Server {
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
         let options = super::options::Options::DEFAULT;
         let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0, options };
-        Server::new(plan, Arc::new(Stop::new().unwrap()), None, None).unwrap()
+        Server::new(plan, Arc::new(Stop::new().unwrap()), None, None, None).unwrap()
     }
 
     /// Notes that the run is over, for whatever reason; some sessions may not be.
@@ -117,7 +121,11 @@ impl Server {
 
     /// Writes a line about a session to the system log, unless there were too many.
     pub(super) fn report(&self, level: Level, text: fmt::Arguments<'_>) {
-        self.limiter.write(level, self.filter().name(), text);
+        if !self.limiter.write(level, self.filter().name(), text)
+            && let Some(metrics) = &self.metrics
+        {
+            metrics.suppressed();
+        }
     }
 
     /// Writes a line of debug output if the filter has asked for more than `level`.
@@ -143,6 +151,11 @@ impl Server {
     /// Who looks after callbacks that take too long, if somebody is to.
     pub(super) fn watch(&self) -> Option<&Arc<Watch>> {
         self.watch.as_ref()
+    }
+
+    /// Who counts, if somebody is to.
+    pub(super) fn metrics(&self) -> Option<&Metrics> {
+        self.metrics.as_ref()
     }
 
     /// Where connections wait for a session, and sessions are counted.
@@ -238,6 +251,9 @@ impl Service for Server {
             let _ = socket::set_keep_alive(descriptor.as_fd()).inspect_err(told("keepalive on a connection failed"));
             let _ = socket::set_no_delay(descriptor.as_fd()).inspect_err(told("no delay on a connection failed"));
         }
+        if let Some(metrics) = &self.metrics {
+            metrics.session();
+        }
         let seat = Seat::of(self);
         Session::new(Arc::new(Context::new(Arc::clone(self), number, descriptor)), Some(seat))
     }
@@ -248,7 +264,9 @@ impl Service for Server {
     }
 
     fn turn(&self) -> Option<Duration> {
-        self.notifier.as_ref()?.turn(self)
+        let notifier = self.notifier.as_ref().and_then(|notifier| notifier.turn(self));
+        let metrics = self.metrics.as_ref().and_then(|metrics| metrics.turn(self));
+        notifier.into_iter().chain(metrics).min()
     }
 
     fn introduction(&self) -> Option<Duration> {

@@ -101,10 +101,15 @@ impl Session {
         };
         let next = match buffer.fill(|room| socket::receive(self.context.connection(), room)) {
             Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream, pace),
-            Ok((_, full)) => match self.serve_frames(&mut buffer, pace) {
-                Next::Wait if full || hang_up => Next::More,
-                next => next,
-            },
+            Ok((octets, full)) => {
+                if let Some(metrics) = self.context.metrics() {
+                    metrics.received(octets);
+                }
+                match self.serve_frames(&mut buffer, pace) {
+                    Next::Wait if full || hang_up => Next::More,
+                    next => next,
+                }
+            }
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Next::Wait,
                 io::ErrorKind::Interrupted => Next::More,
@@ -159,6 +164,11 @@ impl Session {
         if next.is_over() {
             return next;
         }
+        if code == CommandCode::EndOfBody.letter()
+            && let Some(metrics) = self.context.metrics()
+        {
+            metrics.message();
+        }
         if self.context.server.aborting() {
             self.context.debug(3, || "abort".into());
             self.context.core().engine.handle_disconnect();
@@ -195,7 +205,11 @@ impl Session {
             let kind = callback.kind().bits().trailing_zeros() as usize;
             let watched = context.server.watch().map(|watch| watch.enter(&self.context, callback.kind()));
             pace.begin(kind);
+            let timer = context.metrics().map(|metrics| metrics.timer(callback.kind()));
             let value = context.call(filter, &mut callback);
+            if let Some(timer) = timer {
+                timer.stop(value);
+            }
             pace.end(kind);
             drop(watched);
             let Some(value) = value else {
@@ -274,6 +288,9 @@ impl Context {
     fn tell_failure(&self, failure: Option<Failure>) {
         if let Some(observer) = self.observer() {
             observer.ended(failure);
+        }
+        if let (Some(metrics), Some(failure)) = (self.metrics(), failure) {
+            metrics.failed(failure);
         }
         let number = self.number;
         match failure {

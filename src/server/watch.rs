@@ -14,6 +14,7 @@ use super::context::Context;
 use super::log::Level;
 use crate::model::Service;
 use crate::sys::process;
+use crate::sys::signal::Mask;
 
 /// How long a callback may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +120,8 @@ impl Watch {
     }
 
     fn watch(&self) {
+        // Handlers of the program belong on its own threads.
+        let _ = Mask::all().block();
         let mut register = self.register.lock();
         while !register.over {
             let now = Instant::now();

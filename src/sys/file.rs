@@ -1,7 +1,8 @@
 //! Names in the file system.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -45,6 +46,23 @@ impl Identity {
 pub(crate) fn unlink(path: &CStr) -> io::Result<()> {
     // SAFETY: `path` is NUL-terminated.
     check(unsafe { libc::unlink(path.as_ptr()) }).map(drop)
+}
+
+/// Whether there is nothing at `path`, or a file that begins with these octets.
+pub(crate) fn begins_with(path: &CStr, octets: &[u8]) -> io::Result<bool> {
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    // SAFETY: the path is NUL-terminated; the call makes a descriptor.
+    match unsafe { own(libc::open(path.as_ptr(), flags)) }.map(File::from) {
+        Ok(file) if file.metadata()?.is_file() => {
+            let mut start = Vec::new();
+            file.take(octets.len() as u64).read_to_end(&mut start)?;
+            Ok(start == octets)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        // A link is not followed, a socket cannot be opened.
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::EMLINK)) => Err(error),
+        _ => Ok(false),
+    }
 }
 
 /// A directory of our own beside a path, which nobody else can enter. Under the same last name as there, what is to
@@ -114,6 +132,22 @@ impl Staging {
         // SAFETY: the descriptor is open, the names are NUL-terminated.
         check(unsafe { libc::linkat(self.handle.as_raw_fd(), self.name.as_ptr(), libc::AT_FDCWD, path.as_ptr(), 0) })?;
         self.remove()
+    }
+
+    /// Makes a file inside that only its owner may read.
+    pub(crate) fn write(&self, octets: &[u8]) -> io::Result<()> {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+        // SAFETY: the directory is open, the name NUL-terminated; the call makes a descriptor.
+        let file = unsafe { own(libc::openat(self.handle.as_raw_fd(), self.name.as_ptr(), flags, 0o600)) };
+        let written = file.and_then(|file| File::from(file).write_all(octets));
+        written.inspect_err(|_| drop(self.remove()))
+    }
+
+    /// Puts what is inside to `path`, in the place of what is there.
+    pub(crate) fn replace(&self, path: &CStr) -> io::Result<()> {
+        // SAFETY: the descriptor is open, the names are NUL-terminated.
+        check(unsafe { libc::renameat(self.handle.as_raw_fd(), self.name.as_ptr(), libc::AT_FDCWD, path.as_ptr()) })
+            .map(drop)
     }
 
     /// Takes what is at `path` inside.

@@ -3,6 +3,7 @@
 mod activation;
 mod limits;
 mod listeners;
+mod metrics;
 mod notification;
 mod slow_callbacks;
 mod socket_files;

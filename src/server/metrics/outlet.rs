@@ -1,0 +1,237 @@
+//! Where the numbers are shown: in a file, or to everybody who connects to a Unix socket.
+//!
+//! A thread of its own does it, so that a slow disk or reader costs no session anything. Processes that fork sessions must
+//! not have one: there the loop that takes connections writes the file, between two of them.
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::exposition::START;
+use crate::server::listener::OpenError;
+use crate::server::log::{self, Episode};
+use crate::server::service::Server;
+use crate::server::socket_file::{Replace, SocketFile, Wanted};
+use crate::sys::file::{self, Staging};
+use crate::sys::poll::{self, Interest};
+use crate::sys::signal::Mask;
+use crate::sys::socket;
+use crate::sys::wake::{self, Wake};
+
+/// Where an administrator wants them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::server) enum Target {
+    File(CString),
+    Socket(CString),
+}
+
+/// How often a file is written at most.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long somebody who has connected may take to ask, and to read.
+const ASKING: Duration = Duration::from_millis(100);
+const READING: Duration = Duration::from_secs(1);
+
+/// How many may wait for an answer.
+const BACKLOG: libc::c_int = 16;
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::File(path) => f.write_str(&path.to_string_lossy()),
+            Target::Socket(path) => write!(f, "unix:{}", path.to_string_lossy()),
+        }
+    }
+}
+
+/// The place, open.
+pub(in crate::server) struct Outlet {
+    place: Place,
+    /// No thread looks after it.
+    alone: bool,
+    over: Wake,
+    trouble: Episode,
+}
+
+enum Place {
+    File { path: CString, shown: Mutex<Option<Shown>> },
+    Socket { listener: OwnedFd, name: SocketFile },
+}
+
+/// What a file says, and since when.
+struct Shown {
+    text: String,
+    when: Instant,
+}
+
+impl Outlet {
+    /// `alone` says that there is to be no thread.
+    pub(in crate::server) fn open(target: &Target, alone: bool) -> Result<Self, OpenError> {
+        let place = match target {
+            Target::File(path) => {
+                // Whether it can be done is found out before mail comes.
+                replace(path, &format!("{START}is about to begin.\n"))?;
+                Place::File { path: path.clone(), shown: Mutex::new(None) }
+            }
+            Target::Socket(path) => {
+                let wanted = Wanted { mode: Some(0o666), remove: Some(true), ..Wanted::NOTHING };
+                let (listener, name) = SocketFile::listen(path, &wanted, Replace::Stale, BACKLOG)?;
+                Place::Socket { listener, name }
+            }
+        };
+        Ok(Outlet { place, alone, over: Wake::new()?, trouble: Episode::new() })
+    }
+
+    /// Writes a file that is due, where no thread does. Says when the next one is.
+    pub(super) fn turn(&self, server: &Server) -> Option<Duration> {
+        let Place::File { shown, .. } = &self.place else { return None };
+        if !self.alone {
+            return None;
+        }
+        let age = shown.lock().as_ref().map(|shown| shown.when.elapsed());
+        let left = age.and_then(|age| INTERVAL.checked_sub(age));
+        if left.is_none() {
+            self.write(server);
+        }
+        left.or(Some(INTERVAL))
+    }
+
+    fn serve(&self, server: &Server) -> io::Result<()> {
+        let over = (self.over.as_fd(), Interest::Read);
+        match &self.place {
+            Place::File { .. } => loop {
+                self.write(server);
+                if let [true] = poll::wait([over], Some(INTERVAL))? {
+                    return Ok(());
+                }
+            },
+            Place::Socket { listener, .. } => loop {
+                let [asked, is_over] = poll::wait([(listener.as_fd(), Interest::Read), over], None)?;
+                if is_over {
+                    return Ok(());
+                }
+                if asked && let Ok(connection) = socket::accept(listener.as_fd()) {
+                    // Who goes away before the end has missed something.
+                    let _ = answer(connection.as_fd(), || text(server));
+                }
+            },
+        }
+    }
+
+    /// Writes the file if something has changed.
+    fn write(&self, server: &Server) {
+        if let Place::File { path, shown } = &self.place
+            && let Err(error) = update(path, &mut shown.lock(), text(server))
+            && self.trouble.begins()
+        {
+            let path = path.to_string_lossy();
+            log::error(server.filter().name(), format_args!("cannot write the metrics {path}: {error}"));
+        }
+    }
+
+    fn leave(&self) {
+        if let Place::Socket { name, .. } = &self.place {
+            // Whoever finds it later is told that nobody listens.
+            let _ = name.remove();
+        }
+    }
+}
+
+fn text(server: &Server) -> String {
+    server.metrics().map(|metrics| metrics.text(server)).unwrap_or_default()
+}
+
+/// Writes a text that is another one than before.
+fn update(path: &CStr, shown: &mut Option<Shown>, text: String) -> io::Result<()> {
+    let when = Instant::now();
+    let is_new = shown.as_ref().is_none_or(|shown| shown.text != text);
+    let written = if is_new { replace(path, &text) } else { Ok(()) };
+    let text = if written.is_ok() { text } else { String::new() };
+    *shown = Some(Shown { text, when });
+    written
+}
+
+/// Puts a new file in the place of an old one at once. What is there and not ours stays.
+fn replace(path: &CStr, text: &str) -> io::Result<()> {
+    if !file::begins_with(path, START.as_bytes())? {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is not ours; remove it"));
+    }
+    let staging = Staging::beside(path)?;
+    staging.write(text.as_bytes())?;
+    let placed = staging.set_mode(0o644).and_then(|()| staging.replace(path));
+    placed.inspect_err(|_| drop(staging.remove()))
+}
+
+/// Answers one who has connected: over HTTP if that is how he asks, otherwise with the bare text.
+fn answer(connection: BorrowedFd<'_>, text: impl FnOnce() -> String) -> io::Result<()> {
+    let mut request = Vec::with_capacity(1024);
+    if let [true] = poll::wait([(connection, Interest::Read)], Some(ASKING))? {
+        let _ = socket::receive(connection, &mut request)?;
+    }
+    let text = text();
+    let head = if request.starts_with(b"GET ") {
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        let len = text.len();
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n")
+    } else {
+        String::new()
+    };
+    let answer = head + &text;
+    let mut left = answer.as_bytes();
+    let deadline = Instant::now() + READING;
+    while !left.is_empty() {
+        match socket::send(connection, &[left, &[]]) {
+            Ok(sent) => left = &left[sent..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let time = deadline.saturating_duration_since(Instant::now());
+                if let [false] = poll::wait([(connection, Interest::Write)], Some(time))? {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Shows the numbers while it exists, and a last time when it goes.
+pub(in crate::server) struct Publisher {
+    server: Arc<Server>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Publisher {
+    pub(in crate::server) fn start(server: &Arc<Server>) -> io::Result<Self> {
+        let wanted = server.metrics().is_some_and(|metrics| !metrics.outlet.alone);
+        let thread = wanted.then(|| {
+            let server = Arc::clone(server);
+            std::thread::Builder::new().name("milter-metrics".into()).spawn(move || publish(&server))
+        });
+        Ok(Publisher { server: Arc::clone(server), thread: thread.transpose()? })
+    }
+}
+
+fn publish(server: &Server) {
+    // Handlers of the program belong on its own threads.
+    let _ = Mask::all().block();
+    if let Some(Err(error)) = server.metrics().map(|metrics| metrics.outlet.serve(server)) {
+        log::error(server.filter().name(), format_args!("the metrics are shown no more: {error}"));
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let Some(metrics) = self.server.metrics() else { return };
+        wake::call(metrics.outlet.over.number());
+        // Nothing in it fails but by panicking, which was logged then.
+        drop(self.thread.take().map(JoinHandle::join));
+        metrics.outlet.write(&self.server);
+        metrics.outlet.leave();
+    }
+}
