@@ -49,6 +49,16 @@ Exit status:
   7  the filter broke the protocol, hung up, or is no filter
   8  the filter did not answer in time";
 
+const REPLAY_EXIT_STATUS: &str = "\
+Exit status:
+  0  every reply is the same
+  1  a reply differs
+  2  wrong usage
+  6  no connection to the filter
+  7  the filter broke the protocol, or is no filter
+  8  the filter did not answer in time
+  9  the file could not be read, or is no record";
+
 const CLIENT: &str = "\
 The SMTP client: NAME[ADDRESS], NAME[ADDRESS]:PORT, ADDRESS, or NAME without a known address; the address is IPv4, \
 IPv6 or the path of a Unix socket [default: localhost[127.0.0.1]]";
@@ -81,11 +91,32 @@ pub enum Task {
     #[command(after_help = INSPECT_EXIT_STATUS)]
     Inspect(Inspect),
 
+    /// Play a recorded session to a filter; show the first reply that is not what it was
+    #[command(after_help = REPLAY_EXIT_STATUS)]
+    Replay(Replay),
+
     /// Print the completions of a shell
     Completions {
         /// The shell
         shell: Shell,
     },
+}
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Where the filter listens, as the filter itself is told: unix:/path, local:/path, /path, inet:port@host or
+    /// inet6:port@host
+    #[arg(short, long, value_name = "SOCKET")]
+    pub connect: Target,
+
+    /// Longest wait for a reply [default: 5 minutes]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+
+    /// The recorded session, which the option record=DIRECTORY of the library has made; "-" is standard input
+    #[arg(value_name = "FILE")]
+    pub record: PathBuf,
 }
 
 /// Options of `send`.

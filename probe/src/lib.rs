@@ -10,6 +10,7 @@
 //! | [`load`] | the sub-command that passes many, and measures |
 //! | [`ping`] | the sub-command that says whether a filter answers |
 //! | [`inspect`] | the sub-command that says what a filter asks for |
+//! | [`replay`] | the sub-command that plays a recorded session |
 //! | [`target`] | where the filter listens |
 //! | [`wire`] | frames out and in, with deadlines |
 //! | [`mta`] | the MTAs that can be played, and where they differ |
@@ -36,6 +37,7 @@ pub mod negotiation;
 pub mod outcome;
 pub mod palette;
 pub mod ping;
+pub mod replay;
 pub mod report;
 pub mod send;
 pub mod session;

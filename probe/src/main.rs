@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use milter_probe::arguments::{Arguments, Task};
 use milter_probe::palette::{BAD, Palette};
 use milter_probe::ping::Health;
-use milter_probe::{inspect, load, ping, send};
+use milter_probe::{inspect, load, ping, replay, send};
 
 fn main() -> ExitCode {
     let Arguments { task } = match Arguments::try_parse() {
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Task::Load(options) => load::command(options),
         Task::Ping(options) => Ok(ping::run(options)),
         Task::Inspect(options) => inspect::run(options),
+        Task::Replay(options) => replay::run(options),
         Task::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "milter-probe", &mut script);

@@ -1,7 +1,7 @@
 //! The connection: frames out and in, with deadlines.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -139,6 +139,15 @@ impl Wire {
                 Err(error) => return Err(failure(&error, stage, timeout)),
             }
         }
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish(&self) {
+        // A peer that has gone cannot be told.
+        let _ = match &self.stream {
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+        };
     }
 
     fn read_more(&mut self, timeout: Duration) -> io::Result<usize> {

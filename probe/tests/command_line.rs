@@ -4,16 +4,18 @@ mod fake;
 
 use std::fs;
 use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command as Process, Output, Stdio};
+use std::time::Duration;
 
 use fake::{Fake, Move, add_header, replies, reply};
 use milter_protocol::modification::Modification;
-use milter_protocol::{Actions, Reply, Stage, Steps};
+use milter_protocol::record::{Entry, Kind, MAGIC};
+use milter_protocol::{Actions, Command, Reply, Stage, Steps};
 
 const MAIL: &str = "From: a@x\nTo: b@y\nSubject: s\n\nbody \x1b[31m\n";
 
 fn send(socket: &std::path::Path, arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_milter-probe"))
+    let mut child = Process::new(env!("CARGO_BIN_EXE_milter-probe"))
         .args(["send", "--connect"])
         .arg(socket)
         .args(arguments)
@@ -115,7 +117,7 @@ fn output_takes_the_message_alone() {
 /// Runs a sub-command and gives its exit status, output and errors.
 fn run(arguments: &[&str]) -> (i32, String, String) {
     let output =
-        Command::new(env!("CARGO_BIN_EXE_milter-probe")).args(arguments).env_remove("CLICOLOR_FORCE").output().unwrap();
+        Process::new(env!("CARGO_BIN_EXE_milter-probe")).args(arguments).env_remove("CLICOLOR_FORCE").output().unwrap();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
@@ -256,6 +258,80 @@ fn shells_complete_sub_commands_and_options() {
         COMP_WORDS=(milter-probe ins) COMP_CWORD=1
         "$function" milter-probe ins milter-probe
         echo "${COMPREPLY[@]}""#;
-    let output = Command::new("bash").args(["--norc", "-c", ask, "bash"]).arg(&file).output().unwrap();
+    let output = Process::new("bash").args(["--norc", "-c", ask, "bash"]).arg(&file).output().unwrap();
     assert_eq!(text(&output.stdout), "inspect\n", "{}", text(&output.stderr));
+}
+
+/// A session of an offer, HELO and QUIT, with these octets as the reply to HELO.
+fn record(answer: &[u8]) -> Vec<u8> {
+    let mut offer = Vec::new();
+    let (actions, steps) = (Actions::empty(), Steps::empty());
+    Command::Negotiate { version: 6, actions, steps }.encode(&mut offer);
+    let answered = fake::negotiated(0, 0);
+    let mut record = MAGIC.to_vec();
+    for (kind, octets) in [
+        (Kind::About, &b"a test"[..]),
+        // Packets in pieces, and several at once.
+        (Kind::FromMta, &offer[..3]),
+        (Kind::FromMta, &offer[3..]),
+        (Kind::FromFilter, &answered),
+        (Kind::FromMta, b"\0\0\0\x03Hh\0"),
+        (Kind::FromFilter, &reply(&Reply::Progress)),
+        (Kind::FromFilter, answer),
+        (Kind::FromMta, b"\0\0\0\x01Q"),
+        (Kind::End, b"over"),
+    ] {
+        Entry { kind, at: Duration::ZERO, octets }.encode(&mut record);
+    }
+    record
+}
+
+fn replay(socket: &std::path::Path, record: &[u8]) -> (Option<i32>, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("record");
+    fs::write(&file, record).unwrap();
+    let output = Process::new(env!("CARGO_BIN_EXE_milter-probe"))
+        .args(["replay", "--timeout", "0.5", "--connect"])
+        .args([socket, &file])
+        .output()
+        .unwrap();
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
+#[test]
+fn a_replay_shows_the_first_difference() {
+    let continuing = || Fake::continuing(0, 0, |_, _| None);
+    let fake = continuing();
+    let same = replay(&fake.path(), &record(&reply(&Reply::Continue)));
+    assert_eq!(same, (Some(0), "the same: 2 replies to 3 commands\n".into()));
+    assert_eq!(fake.heard().last().map(String::as_str), Some("Q"));
+
+    let (status, said) = replay(&continuing().path(), &record(&reply(&Reply::ReplyCode(b"550 no"))));
+    assert_eq!(status, Some(1));
+    let wanted =
+        "reply 2 differs\n  to        helo name=\"h\"\n  recorded  smtp-reply text=\"550 no\"\n  now       continue\n";
+    assert_eq!(said, wanted);
+
+    let (status, said) = replay(&continuing().path(), &record(b""));
+    assert_eq!(status, Some(1));
+    assert!(said.contains("recorded  nothing more\n  now       continue"), "{said}");
+
+    let hanging_up = Fake::start(|letter, _| match letter {
+        'O' => Move::Say(fake::negotiated(0, 0)),
+        _ => Move::HangUp,
+    });
+    let (status, said) = replay(&hanging_up.path(), &record(&reply(&Reply::Continue)));
+    assert_eq!(status, Some(1));
+    assert!(said.contains("recorded  continue\n  now       the filter hangs up"), "{said}");
+}
+
+#[test]
+fn a_replay_that_cannot_be() {
+    let sulking = Fake::start(|_, _| Move::Sulk);
+    assert_eq!(replay(&sulking.path(), &record(b"")).0, Some(8));
+    let nobody = tempfile::tempdir().unwrap();
+    assert_eq!(replay(&nobody.path().join("socket"), &record(b"")).0, Some(6));
+    let (status, said) = replay(&nobody.path().join("socket"), b"From: a\n");
+    assert_eq!(status, Some(9));
+    assert!(said.contains("this is not a recorded session"), "{said}");
 }

@@ -20,6 +20,7 @@
 //! | [`engine`] | one session: commands in, callbacks and reply bytes out |
 //! | [`failure`], [`notice`] | why a session fails, what else the operator should know |
 //! | [`packet`] | commands and replies in words |
+//! | [`record`] | recorded sessions |
 //! | [`stranger`] | recognising peers that do not speak milter at all |
 //!
 //! Absent on purpose: sockets, clocks, threads, logging, process-wide state. An [`Engine`] is a plain value; whoever
@@ -37,6 +38,7 @@ pub mod modification;
 pub mod negotiation;
 pub mod notice;
 pub mod packet;
+pub mod record;
 pub mod reply;
 pub mod smtp_reply;
 pub mod state;

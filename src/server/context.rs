@@ -196,6 +196,15 @@ impl Context {
         std::mem::swap(self.core().engine.output(), room);
     }
 
+    /// Appends what has come from the MTA, within the room; says how much.
+    pub(super) fn receive(&self, room: &mut Vec<u8>) -> io::Result<usize> {
+        let len = socket::receive(self.connection(), room)?;
+        if let Some(observer) = self.observer() {
+            observer.received(&room[room.len() - len..]);
+        }
+        Ok(len)
+    }
+
     /// Sends all replies gathered.
     pub(super) fn flush(&self, core: &mut Core) -> bool {
         core.engine.output().is_empty() || self.send(core, &[])

@@ -14,6 +14,7 @@ mod metrics;
 mod notifier;
 mod observer;
 mod options;
+mod recording;
 mod run;
 mod service;
 mod session;

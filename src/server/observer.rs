@@ -13,16 +13,19 @@ use std::time::{Duration, Instant};
 use milter_protocol::modification::Obstacle;
 use milter_protocol::negotiation::ALL_OPTIONS;
 use milter_protocol::packet::{self, Field, Packet, Value};
+use milter_protocol::record::Kind;
 use milter_protocol::{Callback, Callbacks, Failure, Modification, SmtpReply, SmtpReplyError, Stage, Verdict, frame};
 
 use super::Filter;
 use super::context::Context;
 use super::options::Options;
+use super::recording::{Archive, Recording};
 use super::trace::Trace;
 
 /// What is observed of one run.
 pub(super) struct Observers {
     trace: Option<Trace>,
+    archive: Option<Archive>,
 }
 
 /// Why observing cannot begin.
@@ -41,8 +44,12 @@ impl Observers {
             let opened = Trace::open(target.clone(), options.trace_format, options.trace_body, filter);
             opened.map_err(|error| ObserverError { what: format!("cannot open the trace {target}"), error })
         });
-        let trace = trace.transpose()?;
-        Ok(trace.is_some().then(|| Arc::new(Observers { trace })))
+        let archive = options.record.as_ref().map(|directory| {
+            let opened = Archive::open(directory, filter.to_owned());
+            opened.map_err(|error| ObserverError { what: format!("cannot record into {}", directory.display()), error })
+        });
+        let (trace, archive) = (trace.transpose()?, archive.transpose()?);
+        Ok((trace.is_some() || archive.is_some()).then(|| Arc::new(Observers { trace, archive })))
     }
 
     /// Has everything written that is still on its way.
@@ -56,18 +63,30 @@ impl Observers {
 /// An observer of one session.
 pub(super) struct Observer {
     session: u64,
+    recording: Recording,
     observers: Arc<Observers>,
 }
 
 impl Observer {
     pub(super) fn new(session: u64, observers: &Arc<Observers>) -> Box<Self> {
-        Box::new(Observer { session, observers: Arc::clone(observers) })
+        Box::new(Observer { session, recording: Recording::default(), observers: Arc::clone(observers) })
     }
 
     fn trace(&self, event: &'static str, what: &str, fields: &[Field<'_>]) {
         if let Some(trace) = &self.observers.trace {
             trace.write(self.session, event, what, fields);
         }
+    }
+
+    fn record(&self, kind: Kind, parts: &[&[u8]]) {
+        if let Some(archive) = &self.observers.archive {
+            self.recording.write(archive, self.session, kind, parts);
+        }
+    }
+
+    /// Octets have come.
+    pub(super) fn received(&self, octets: &[u8]) {
+        self.record(Kind::FromMta, &[octets]);
     }
 
     /// A command has come.
@@ -78,6 +97,10 @@ impl Observer {
 
     /// Replies have been sent; the last one ends in `tail`.
     pub(super) fn sent(&self, mut head: &[u8], tail: &[u8]) {
+        self.record(Kind::FromFilter, &[head, tail]);
+        if self.observers.trace.is_none() {
+            return;
+        }
         while let Ok(Some(header)) = frame::parse(head, usize::MAX) {
             let (whole, rest) = head.split_at(header.frame_len().min(head.len()));
             let last = [&whole[frame::HEADER_LEN..], if rest.is_empty() { tail } else { &[] }].concat();
@@ -152,6 +175,7 @@ impl Observer {
     /// The session is over.
     pub(super) fn ended(&self, failure: Option<Failure>) {
         let reason = failure.map_or_else(|| "the MTA said quit".to_owned(), |failure| failure.to_string());
+        self.record(Kind::End, &[reason.as_bytes()]);
         self.trace("session", "end", &[("reason", Value::Text(reason.as_bytes()))]);
     }
 }

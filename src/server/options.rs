@@ -8,6 +8,7 @@
 use std::ffi::CString;
 use std::fmt;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use milter_protocol::Steps;
@@ -51,6 +52,8 @@ pub(super) struct Options {
     pub(super) trace_format: Format,
     /// Octets of each piece of a body in the trace.
     pub(super) trace_body: usize,
+    /// The directory where sessions are recorded.
+    pub(super) record: Option<PathBuf>,
     /// The no-reply steps that the filter's author promises.
     pub(super) no_reply: Steps,
 }
@@ -285,9 +288,18 @@ const ROWS: &[Row] = &[
         values: "text or json",
         who: Who::Anybody,
         set: |options, value| {
-            options.trace_format = match value {
-                "text" => Format::Text,
-                "json" => Format::Json,
+            options.trace_format = word(value, &[("text", Format::Text), ("json", Format::Json)])?;
+            Some(())
+        },
+    },
+    Row {
+        name: "record",
+        values: "off or the absolute path of a directory",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.record = match value {
+                "off" => None,
+                path if path.starts_with('/') => Some(path.into()),
                 _ => return None,
             };
             Some(())
@@ -368,6 +380,7 @@ impl Options {
         trace: None,
         trace_format: Format::Text,
         trace_body: 0,
+        record: None,
         no_reply: Steps::empty(),
     };
 

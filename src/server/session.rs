@@ -15,7 +15,6 @@ use super::buffer::{Buffer, Scratch};
 use super::context::Context;
 use super::log::Level;
 use crate::model::{self, Next, Pace};
-use crate::sys::socket;
 
 /// A session, owned by whoever serves it.
 pub(crate) struct Session {
@@ -99,7 +98,7 @@ impl Session {
             Ok(buffer) => buffer,
             Err(error) => return self.give_up_reading(&error, pace),
         };
-        let next = match buffer.fill(|room| socket::receive(self.context.connection(), room)) {
+        let next = match buffer.fill(|room| self.context.receive(room)) {
             Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream, pace),
             Ok((octets, full)) => {
                 if let Some(metrics) = self.context.metrics() {

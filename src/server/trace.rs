@@ -96,7 +96,7 @@ impl Line<'_> {
 }
 
 /// A time in UTC with microseconds.
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (day, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date(day);

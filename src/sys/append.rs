@@ -18,8 +18,17 @@ pub(crate) struct AppendFile(File);
 impl AppendFile {
     /// Opens a regular file, which is made if it is missing, or a FIFO. Writing to a FIFO does not wait.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(OpenOptions::new().create(true), path)
+    }
+
+    /// Makes a regular file, where there must be nothing.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        Self::open_with(OpenOptions::new().create_new(true), path)
+    }
+
+    fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<Self> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(flags).open(path)?;
+        let file = options.append(true).mode(0o600).custom_flags(flags).open(path)?;
         let file = File::from(above_stdio(file.into())?);
         let status = file.metadata()?;
         let kind = status.file_type();

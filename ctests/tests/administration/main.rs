@@ -5,6 +5,7 @@ mod limits;
 mod listeners;
 mod metrics;
 mod notification;
+mod record;
 mod slow_callbacks;
 mod socket_files;
 mod trace;

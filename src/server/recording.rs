@@ -1,0 +1,102 @@
+//! Sessions as files, to be played again by `milter-probe replay`.
+//!
+//! What is sent is written at once, so that it is there if the filter crashes. A session that cannot be recorded any
+//! more goes on without.
+
+use std::ffi::CString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use milter_protocol::record::{Entry, Kind, MAGIC};
+use parking_lot::Mutex;
+
+use super::log::{self, Episode};
+use super::trace::rfc3339;
+use crate::sys::append::AppendFile;
+use crate::sys::process;
+
+/// Where sessions are recorded.
+pub(super) struct Archive {
+    directory: PathBuf,
+    filter: CString,
+    trouble: Episode,
+}
+
+impl Archive {
+    /// Fails unless `directory` is one.
+    pub(super) fn open(directory: &Path, filter: CString) -> io::Result<Self> {
+        // A directory whose own entry can be looked up can be entered.
+        std::fs::metadata(directory.join("."))?;
+        Ok(Archive { directory: directory.to_owned(), filter, trouble: Episode::new() })
+    }
+
+    fn begin(&self, session: u64) -> io::Result<Tape> {
+        let (now, pid) = (rfc3339(SystemTime::now()), process::id());
+        let name = format!("{}-{pid}-{session}.milter", now.replace(':', ""));
+        let file = AppendFile::create(&self.directory.join(name))?;
+        let tape = Tape { file, start: Instant::now() };
+        tape.append(MAGIC)?;
+        let about = format!("filter {}, process {pid}, session {session}, {now}", self.filter.to_string_lossy());
+        tape.write(Kind::About, &[about.as_bytes()])?;
+        Ok(tape)
+    }
+}
+
+/// The record of one session, which begins with its first octets.
+#[derive(Default)]
+pub(super) struct Recording(Mutex<State>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Blank,
+    Running(Tape),
+    Over,
+}
+
+struct Tape {
+    file: AppendFile,
+    start: Instant,
+}
+
+impl Recording {
+    /// Writes an entry, whose octets are `parts`.
+    pub(super) fn write(&self, archive: &Archive, session: u64, kind: Kind, parts: &[&[u8]]) {
+        let mut state = self.0.lock();
+        let outcome = match std::mem::replace(&mut *state, State::Over) {
+            State::Blank => archive.begin(session).and_then(|tape| tape.write(kind, parts).map(|()| tape)),
+            State::Running(tape) => tape.write(kind, parts).map(|()| tape),
+            State::Over => return,
+        };
+        match outcome {
+            Ok(tape) if kind != Kind::End => *state = State::Running(tape),
+            Ok(_) => {}
+            Err(error) => {
+                if archive.trouble.begins() {
+                    let text = format_args!("cannot record into {}: {error}", archive.directory.display());
+                    log::error(&archive.filter, text);
+                }
+            }
+        }
+    }
+}
+
+impl Tape {
+    fn write(&self, kind: Kind, parts: &[&[u8]]) -> io::Result<()> {
+        let mut entry = Vec::new();
+        Entry { kind, at: self.start.elapsed(), octets: &parts.concat() }.encode(&mut entry);
+        self.append(&entry)
+    }
+
+    fn append(&self, mut octets: &[u8]) -> io::Result<()> {
+        while !octets.is_empty() {
+            match self.file.append(octets) {
+                Ok(len) => octets = &octets[len..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
