@@ -251,13 +251,14 @@ impl<V: Service> Shared<V> {
         let errands = state.enter_step(thread, started);
         drop(state);
         self.run_errands(errands);
-        let mut pace = InLine { shared: self, thread, last: started, switches: None };
+        let mut pace = InLine { shared: self, thread, began: started, ended: None, switches: None };
         let done = self.run(job, scratch, &mut pace);
         let exit = matches!(done, Done::Over { exit: true, .. });
+        let busy = pace.ended.map(|ended| ended - started);
         let now = Instant::now();
         let mut state = self.state.lock();
         state.end(done, now);
-        let leads = state.leave_step(thread, started, now);
+        let leads = state.leave_step(thread, busy, now);
         if state.is_stopping() {
             self.close_listeners(&mut state);
             if state.is_quiet() || state.slots.sessions() == 0 {
@@ -408,8 +409,10 @@ impl<V: Service> Shared<V> {
 struct InLine<'a, V: Service> {
     shared: &'a Arc<Shared<V>>,
     thread: u64,
-    /// When the step began, or the last callback of it ended.
-    last: Instant,
+    /// When the callback began; the first one of a step is as old as the step.
+    began: Instant,
+    /// When the last callback ended.
+    ended: Option<Instant>,
     /// How often the thread had gone to sleep before the callback, where that is of interest.
     switches: Option<i64>,
 }
@@ -421,13 +424,16 @@ impl<V: Service> Pace for InLine<'_, V> {
             let errands = self.shared.state.lock().hand_over(self.thread);
             self.shared.run_errands(errands);
         }
+        if self.ended.is_some() {
+            self.began = Instant::now();
+        }
         self.switches = habit.is_long().then(process::voluntary_switches);
     }
 
     fn end(&mut self, kind: usize) {
         let slept = self.switches.take().is_some_and(|before| process::voluntary_switches() > before);
         let now = Instant::now();
-        self.shared.habits[kind].note(now - self.last, slept);
-        self.last = now;
+        self.shared.habits[kind].note(now - self.began, slept);
+        self.ended = Some(now);
     }
 }

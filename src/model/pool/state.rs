@@ -356,9 +356,12 @@ impl<S: Session> State<S> {
         Errands { start, nudge: false, timer }
     }
 
-    /// Ends a step; false when its leader was detached meanwhile.
-    pub(super) fn leave_step(&mut self, thread: u64, started: Instant, now: Instant) -> bool {
-        self.measure(started, now);
+    /// Ends a step; false when its leader was detached meanwhile. `busy` is the time up to the end of its last callback:
+    /// sending the reply wakes the peer, who may take the processor first, and that says nothing about the filter.
+    pub(super) fn leave_step(&mut self, thread: u64, busy: Option<Duration>, now: Instant) -> bool {
+        if let Some(busy) = busy {
+            self.measure(busy, now);
+        }
         let place = self.steps.iter().position(|step| step.thread == thread);
         place.map(|place| self.steps.swap_remove(place)).is_some()
     }
@@ -416,9 +419,8 @@ impl<S: Session> State<S> {
         }
     }
 
-    /// Notes how long a step took.
-    fn measure(&mut self, started: Instant, now: Instant) {
-        let duration = now - started;
+    /// Notes how long a step took up to the end of its last callback.
+    fn measure(&mut self, duration: Duration, now: Instant) {
         // How long a callback blocks says nothing about how soon the queue will be empty.
         self.mean_step = (self.mean_step * 15 + duration.min(PATIENCE)) / 16;
         if duration >= PATIENCE {

@@ -212,7 +212,7 @@ impl World {
             Thread::Callback { job, .. } => {
                 let Job::Serve { token, session, hang_up, .. } = job else { unreachable!("only sessions are served") };
                 self.state.end(Done::Served { token, session, hang_up, next: Next::Wait }, self.now);
-                let leads = self.state.leave_step(id, self.now, self.now + self.setting.step);
+                let leads = self.state.leave_step(id, Some(self.setting.step), self.now + self.setting.step);
                 if leads || self.state.rejoin() { Thread::Lead { fetched: false } } else { self.park(id) }
             }
             Thread::Poll { .. } => {
