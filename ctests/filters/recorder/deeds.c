@@ -509,6 +509,25 @@ static void step_descriptor(struct scene *scene, const struct word *words, int c
 		close(fd);
 }
 
+static char *kept;
+
+/* keep NAME: remembers where the value of a macro is. */
+static void step_keep(struct scene *scene, const struct word *words, int count)
+{
+	kept = smfi_getsymval(scene->context, text(words, count, 1));
+}
+
+/* kept NAME: what is there now, and whether the macro is still at the same place. */
+static void step_kept(struct scene *scene, const struct word *words, int count)
+{
+	struct line line = EMPTY_LINE;
+
+	line_add(&line, "kept");
+	line_add_string(&line, kept);
+	line_add(&line, smfi_getsymval(scene->context, text(words, count, 1)) == kept ? " same" : " other");
+	line_end(&line);
+}
+
 const struct named_action deeds[] = {
 	{ "return", step_return }, { "output", step_output }, { "sleep", step_sleep },
 	{ "note", step_note }, { "exit", step_exit }, { "crash", step_crash }, { "crash-if", step_crash_if },
@@ -517,7 +536,7 @@ const struct named_action deeds[] = {
 	{ "child", step_child }, { "stop-in-child", step_stop_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
 	{ "block", step_block }, { "stop-on", step_stop_on }, { "signal-thread", step_signal_thread },
 	{ "later", step_later }, { "exit-thread", step_end_thread }, { "cancel-thread", step_end_thread },
-	{ "affinity", step_affinity }, { "identity", step_identity },
+	{ "affinity", step_affinity }, { "identity", step_identity }, { "keep", step_keep }, { "kept", step_kept },
 	{ "use-version", step_use_version }, { "umask", step_umask }, { "chdir", step_chdir },
 	{ "chroot", step_chroot }, { "setuid", step_setuid }, { "unlink", step_unlink },
 	{ "close-all", step_close_all }, { "descriptor", step_descriptor },
