@@ -8,6 +8,7 @@ mod admission;
 mod buffer;
 mod context;
 mod description;
+mod hints;
 mod listener;
 mod log;
 mod metrics;

@@ -14,10 +14,13 @@ use milter_protocol::modification::Obstacle;
 use milter_protocol::negotiation::ALL_OPTIONS;
 use milter_protocol::packet::{self, Field, Packet, Value};
 use milter_protocol::record::Kind;
-use milter_protocol::{Callback, Callbacks, Failure, Modification, SmtpReply, SmtpReplyError, Stage, Verdict, frame};
+use milter_protocol::{
+    Callback, Callbacks, CommandCode, Failure, Modification, SmtpReply, SmtpReplyError, Stage, Verdict, frame,
+};
 
 use super::Filter;
 use super::context::Context;
+use super::hints::{Deletions, Hints};
 use super::options::Options;
 use super::recording::{Archive, Recording};
 use super::trace::Trace;
@@ -26,6 +29,7 @@ use super::trace::Trace;
 pub(super) struct Observers {
     trace: Option<Trace>,
     archive: Option<Archive>,
+    hints: Option<Hints>,
 }
 
 /// Why observing cannot begin.
@@ -48,8 +52,12 @@ impl Observers {
             let opened = Archive::open(directory, filter.to_owned());
             opened.map_err(|error| ObserverError { what: format!("cannot record into {}", directory.display()), error })
         });
-        let (trace, archive) = (trace.transpose()?, archive.transpose()?);
-        Ok((trace.is_some() || archive.is_some()).then(|| Arc::new(Observers { trace, archive })))
+        let hints = options.hints.then(|| {
+            Hints::new(filter.to_owned()).map_err(|error| ObserverError { what: "no memory for hints".into(), error })
+        });
+        let (trace, archive, hints) = (trace.transpose()?, archive.transpose()?, hints.transpose()?);
+        let wanted = trace.is_some() || archive.is_some() || hints.is_some();
+        Ok(wanted.then(|| Arc::new(Observers { trace, archive, hints })))
     }
 
     /// Has everything written that is still on its way.
@@ -64,18 +72,24 @@ impl Observers {
 pub(super) struct Observer {
     session: u64,
     recording: Recording,
+    deletions: Deletions,
     observers: Arc<Observers>,
 }
 
 impl Observer {
     pub(super) fn new(session: u64, observers: &Arc<Observers>) -> Box<Self> {
-        Box::new(Observer { session, recording: Recording::default(), observers: Arc::clone(observers) })
+        let observers = Arc::clone(observers);
+        Box::new(Observer { session, recording: Recording::default(), deletions: Deletions::default(), observers })
     }
 
     fn trace(&self, event: &'static str, what: &str, fields: &[Field<'_>]) {
         if let Some(trace) = &self.observers.trace {
             trace.write(self.session, event, what, fields);
         }
+    }
+
+    fn is_traced(&self) -> bool {
+        self.observers.trace.is_some()
     }
 
     fn record(&self, kind: Kind, parts: &[&[u8]]) {
@@ -91,6 +105,12 @@ impl Observer {
 
     /// A command has come.
     pub(super) fn command(&self, letter: u8, payload: &[u8]) {
+        if letter == CommandCode::EndOfBody.letter() {
+            self.deletions.clear();
+        }
+        if !self.is_traced() {
+            return;
+        }
         let Packet { name, fields } = Packet::of_command(letter, payload);
         self.trace("command", name, &fields);
     }
@@ -98,7 +118,7 @@ impl Observer {
     /// Replies have been sent; the last one ends in `tail`.
     pub(super) fn sent(&self, mut head: &[u8], tail: &[u8]) {
         self.record(Kind::FromFilter, &[head, tail]);
-        if self.observers.trace.is_none() {
+        if !self.is_traced() {
             return;
         }
         while let Ok(Some(header)) = frame::parse(head, usize::MAX) {
@@ -112,6 +132,9 @@ impl Observer {
 
     /// A callback has returned, or ended its thread.
     fn returned(&self, callback: Callbacks, value: Option<c_int>, duration: Duration) {
+        if !self.is_traced() {
+            return;
+        }
         let number = value.unwrap_or_default().to_string();
         let verdict = match (value, callback) {
             (None, _) => Value::Word("thread-ended"),
@@ -126,6 +149,9 @@ impl Observer {
 
     /// The filter has called the library: with what, and why that has failed if it has.
     fn called(&self, call: &str, fields: Vec<Field<'_>>, outcome: Result<(), impl fmt::Display>) {
+        if !self.is_traced() {
+            return;
+        }
         let reason = outcome.err().map(|reason| reason.to_string());
         let mut fields = fields;
         fields.push(("result", Value::Word(if reason.is_none() { "MI_SUCCESS" } else { "MI_FAILURE" })));
@@ -135,12 +161,24 @@ impl Observer {
 
     /// The filter has asked for a change of the message.
     pub(super) fn modified(&self, modification: &Modification<'_>, outcome: Result<(), CallError>) {
-        self.called(call_name(modification), Packet::of_modification(modification).fields, outcome);
+        let call = call_name(modification);
+        self.advise(call, outcome);
+        if let Some(hints) = &self.observers.hints {
+            hints.modification(call, modification, &self.deletions);
+        }
+        self.called(call, Packet::of_modification(modification).fields, outcome);
     }
 
     /// The filter has asked for another body.
     pub(super) fn replaced_body(&self, body: &[u8], outcome: Result<(), CallError>) {
+        self.advise("smfi_replacebody", outcome);
         self.called("smfi_replacebody", vec![("body", Value::Content(body))], outcome);
+    }
+
+    fn advise(&self, call: &str, outcome: Result<(), CallError>) {
+        if let (Some(hints), Err(CallError::Obstacle(obstacle))) = (&self.observers.hints, outcome) {
+            hints.obstacle(call, obstacle);
+        }
     }
 
     /// The filter has told the MTA that it is still working.
@@ -150,6 +188,9 @@ impl Observer {
 
     /// The filter has stored a reply, or something that is none.
     pub(super) fn set_reply(&self, reply: &Result<SmtpReply, SmtpReplyError>) {
+        if let (Some(hints), Err(error)) = (&self.observers.hints, reply) {
+            hints.bad_reply(*error);
+        }
         let text = reply.as_ref().ok().map(|reply| ("text", Value::Text(reply.text())));
         self.called("smfi_setreply", text.into_iter().collect(), reply.as_ref().map(drop));
     }

@@ -54,6 +54,8 @@ pub(super) struct Options {
     pub(super) trace_body: usize,
     /// The directory where sessions are recorded.
     pub(super) record: Option<PathBuf>,
+    /// Whether the log has advice about calls without the effect that their author expects.
+    pub(super) hints: bool,
     /// The no-reply steps that the filter's author promises.
     pub(super) no_reply: Steps,
 }
@@ -306,6 +308,15 @@ const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "hints",
+        values: "on or off",
+        who: Who::Anybody,
+        set: |options, value| {
+            options.hints = word(value, &[("on", true), ("off", false)])?;
+            Some(())
+        },
+    },
+    Row {
         name: "noreply",
         values: "all, or some of connect, helo, mail, rcpt, data, unknown, header, eoh and body with commas between them",
         who: Who::Author,
@@ -381,6 +392,7 @@ impl Options {
         trace_format: Format::Text,
         trace_body: 0,
         record: None,
+        hints: false,
         no_reply: Steps::empty(),
     };
 
