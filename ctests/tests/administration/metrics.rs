@@ -171,7 +171,7 @@ fn a_socket_answers_whoever_asks() {
         };
         assert_numbers(&setting, &text);
         assert_checked("metrics on a socket", &text);
-        let answer = ask(&path, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        let answer = ask(&path, &format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(8000)));
         let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");

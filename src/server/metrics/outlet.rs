@@ -38,6 +38,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const ASKING: Duration = Duration::from_millis(100);
 const READING: Duration = Duration::from_secs(1);
 
+/// Octets of a request that are read: what is left unread when the connection is closed costs the peer the answer.
+const REQUEST: usize = 64 * 1024;
+
 /// How many may wait for an answer.
 const BACKLOG: libc::c_int = 16;
 
@@ -170,7 +173,7 @@ fn replace(path: &CStr, text: &str) -> io::Result<()> {
 
 /// Answers one who has connected: over HTTP if that is how he asks, otherwise with the bare text.
 fn answer(connection: BorrowedFd<'_>, text: impl FnOnce() -> String) -> io::Result<()> {
-    let mut request = Vec::with_capacity(1024);
+    let mut request = Vec::with_capacity(REQUEST);
     if let [true] = poll::wait([(connection, Interest::Read)], Some(ASKING))? {
         let _ = socket::receive(connection, &mut request)?;
     }
