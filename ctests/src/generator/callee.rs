@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    difference::Difference,
+    defect::Defect,
     model::{LIMIT, Nature},
     negotiation::Outputs,
     payload::{Found, Macros},
@@ -20,7 +20,7 @@ pub(super) struct Callee<'a> {
     pub(super) events: Vec<String>,
     /// Sent in this session.
     pub(super) output: Vec<u8>,
-    pub(super) differences: BTreeSet<Difference>,
+    pub(super) differences: BTreeSet<Defect>,
     pub(super) undefined: bool,
     pub(super) actions: u32,
     pub(super) macros: Macros,
@@ -118,7 +118,7 @@ impl<'a> Callee<'a> {
                 let mut reply = multi_line_reply(code, status, lines);
                 // A reply without lines ends like one that goes on.
                 if let (Some(reply), []) = (&mut reply, &lines[..]) {
-                    self.differences.insert(Difference::Defect(24));
+                    self.differences.insert(Defect(24));
                     if self.nature == Nature::Documented {
                         reply[3] = b' ';
                     }
@@ -169,7 +169,7 @@ impl<'a> Callee<'a> {
         let shown = name.as_ref().map_or_else(|| "NULL".into(), |name| quote(name));
         let mut found = if asked.is_empty() { Found::Nothing } else { self.macros.find(asked, false) };
         if matches!(found, Found::NameAlone | Found::BeyondEnd) {
-            self.differences.insert(Difference::Defect(14));
+            self.differences.insert(Defect(14));
             self.undefined |= found == Found::BeyondEnd;
             if self.nature == Nature::Documented {
                 found = self.macros.find(asked, true);

@@ -6,8 +6,8 @@
 
 mod callee;
 mod conversation;
+mod defect;
 mod dialogue;
-mod difference;
 mod matrix;
 mod model;
 mod mutation;
@@ -30,7 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use difference::Difference;
+pub use defect::Defect;
 
 use self::{
     conversation::Conversation,
@@ -72,7 +72,7 @@ enum Outcome {
     /// Both libraries did the same.
     Same,
     /// They did what is documented of each.
-    Explained(Vec<Difference>),
+    Explained(Vec<Defect>),
     /// Ours did what is documented; the reference was not asked.
     Ours,
     /// At least one did something else.
@@ -138,7 +138,7 @@ pub struct Summary {
     /// They differed as documented.
     pub explained: u64,
     /// How many of those each difference had to do with.
-    pub differences: BTreeMap<Difference, u64>,
+    pub differences: BTreeMap<Defect, u64>,
     /// Ours did what is documented; the reference was not asked, because nobody knows what it does or it is missing.
     pub ours_alone: u64,
     /// For each unexplained difference the smallest case found, as a dialogue.
@@ -280,7 +280,7 @@ mod tests {
         for seed in 0..1000 {
             let Trial { plan, conversation } = Trial::well_behaved(&mut Random::new(seed));
             let ours = Predictions::new(&plan, &conversation).ours;
-            assert!(!ours.differences.contains(&Difference::Defect(7)), "seed {seed}");
+            assert!(!ours.differences.contains(&Defect(7)), "seed {seed}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{
     callee::Callee,
-    difference::Difference::{self, AbortPassed, CloseModifies, Defect, NoReplyUnagreed},
+    defect::Defect,
     negotiation::{self, Agreement},
     payload,
     plan::{ACCEPT, CONTINUE, Callback, DISCARD, NOREPLY, Plan, REJECT, SKIP, TEMPFAIL},
@@ -33,7 +33,7 @@ pub(super) struct Model<'a> {
     /// In the reference one set for all sessions.
     process_skipped: u16,
     session: Session,
-    differences: BTreeSet<Difference>,
+    differences: BTreeSet<Defect>,
     undefined: bool,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Model<'a> {
     }
 
     /// What made a difference so far.
-    pub(super) fn differences(&self) -> BTreeSet<Difference> {
+    pub(super) fn differences(&self) -> BTreeSet<Defect> {
         self.differences.union(&self.callee.differences).copied().collect()
     }
 
@@ -93,7 +93,7 @@ impl<'a> Model<'a> {
     }
 
     /// Names a difference; true if the reference is modelled.
-    fn parts(&mut self, difference: Difference) -> bool {
+    fn parts(&mut self, difference: Defect) -> bool {
         self.differences.insert(difference);
         self.nature == Nature::Reference
     }
@@ -156,7 +156,7 @@ impl<'a> Model<'a> {
     /// The last call of a session, unless xxfi_close has run for QUIT_NC.
     fn finish(&mut self) {
         if !self.session.closed || self.parts(Defect(11)) {
-            let modifiable = self.session.state == State::Eom && self.parts(CloseModifies);
+            let modifiable = self.session.state == State::Eom && self.parts(Defect(52));
             if self.plan.calls(Callback::Close) {
                 self.callee.call(Callback::Close, "close", None, modifiable);
             }
@@ -309,7 +309,7 @@ impl<'a> Model<'a> {
         let own = self.session.skipped;
         let part = matches!(next, State::Rcpt | State::Data | State::Body);
         let difference = if state == State::Abort && part && reached && !reaches(State::Helo, next, own, false) {
-            AbortPassed
+            Defect(53)
         } else if reaches(state, next, own, false) != reached {
             Defect(1)
         } else if reaches(state, next, own, true) != reached {
@@ -475,7 +475,7 @@ impl<'a> Model<'a> {
             DISCARD => self.callee.send(b'd', b""),
             ACCEPT => self.callee.send(b'a', b""),
             SKIP => self.callee.send(b's', b""),
-            NOREPLY if self.parts(NoReplyUnagreed) => {}
+            NOREPLY if self.parts(Defect(51)) => {}
             NOREPLY => self.callee.send(b'c', b""),
             21 => return self.fail(),
             22 => self.answer_offer(),

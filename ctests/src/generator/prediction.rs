@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     conversation::{Conversation, Delivery},
-    difference::Difference,
+    defect::Defect,
     model::{Model, Nature},
     plan::Plan,
     stage::Performance,
@@ -17,7 +17,7 @@ pub(super) struct Prediction {
     /// Callbacks and calls.
     pub(super) events: Vec<String>,
     /// What the two natures differ in here.
-    pub(super) differences: BTreeSet<Difference>,
+    pub(super) differences: BTreeSet<Defect>,
     /// Nobody knows what the reference does here.
     pub(super) undefined: bool,
 }
