@@ -6,7 +6,8 @@ use ctests::{TempDir, skip};
 use milter_probe::Mta;
 
 /// Calls a message of 16 commands with an answer each, one session: at best a wait, a read and a write for each, and
-/// some more where the macros of a command come alone. Without answers before the end, one of each for all.
+/// some more where the macros of a command come alone. Without answers before the end, one of each for all. The pool's
+/// manager adds three calls a millisecond at most, and strace has a message take several.
 #[test]
 fn a_message_costs_few_system_calls() {
     if ctests::find("strace").is_none() {
@@ -15,7 +16,7 @@ fn a_message_costs_few_system_calls() {
     let directory = TempDir::new();
     for (model, options) in MODELS.iter().filter(|(model, _)| matches!(*model, "pool" | "threads")) {
         let contestant = Contestant::ours(model, options, &directory);
-        for (mode, mta, most) in [("noop", Mta::Sendmail, 55.0), ("nr", Mta::Postfix, 4.5)] {
+        for (mode, mta, most) in [("noop", Mta::Sendmail, 62.0), ("nr", Mta::Postfix, 4.5)] {
             let calls = undisturbed(most, || system_calls(&contestant, mode, mta).unwrap());
             println!("{model}, {mode}, {mta:?}: {calls:.2} system calls a message");
             assert!(calls <= most, "{model}, {mode}, {mta:?}: {calls:.2} system calls a message, at most {most}");

@@ -251,10 +251,10 @@ impl<V: Service> Shared<V> {
         let errands = state.enter_step(thread, started);
         drop(state);
         self.run_errands(errands);
-        let mut pace = InLine { shared: self, thread, began: started, ended: None, switches: None };
+        let mut pace = InLine { shared: self, thread, began: started, busy: None, switches: None };
         let done = self.run(job, scratch, &mut pace);
         let exit = matches!(done, Done::Over { exit: true, .. });
-        let busy = pace.ended.map(|ended| ended - started);
+        let busy = pace.busy;
         let now = Instant::now();
         let mut state = self.state.lock();
         state.end(done, now);
@@ -409,10 +409,10 @@ impl<V: Service> Shared<V> {
 struct InLine<'a, V: Service> {
     shared: &'a Arc<Shared<V>>,
     thread: u64,
-    /// When the callback began; the first one of a step is as old as the step.
+    /// When the callback began.
     began: Instant,
-    /// When the last callback ended.
-    ended: Option<Instant>,
+    /// How long the callbacks took so far, if there were any.
+    busy: Option<Duration>,
     /// How often the thread had gone to sleep before the callback, where that is of interest.
     switches: Option<i64>,
 }
@@ -424,16 +424,14 @@ impl<V: Service> Pace for InLine<'_, V> {
             let errands = self.shared.state.lock().hand_over(self.thread);
             self.shared.run_errands(errands);
         }
-        if self.ended.is_some() {
-            self.began = Instant::now();
-        }
         self.switches = habit.is_long().then(process::voluntary_switches);
+        self.began = Instant::now();
     }
 
     fn end(&mut self, kind: usize) {
+        let duration = self.began.elapsed();
         let slept = self.switches.take().is_some_and(|before| process::voluntary_switches() > before);
-        let now = Instant::now();
-        self.shared.habits[kind].note(now - self.began, slept);
-        self.ended = Some(now);
+        self.shared.habits[kind].note(duration, slept);
+        self.busy = Some(self.busy.unwrap_or_default() + duration);
     }
 }

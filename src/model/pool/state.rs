@@ -24,6 +24,9 @@ const ALERT: Duration = Duration::from_millis(200);
 /// Work that waits for longer than this is worth another thread.
 const BACKLOG: Duration = Duration::from_micros(100);
 
+/// About what a step takes besides its callbacks: receiving, decoding, sending.
+const OVERHEAD: Duration = Duration::from_micros(5);
+
 /// With steps of this length it pays to have somebody wait for events while everybody else is in a step.
 const LONG_STEP: Duration = Duration::from_micros(60);
 
@@ -56,7 +59,7 @@ pub(super) struct State<S> {
     watch: Option<Instant>,
     /// Until when the shorter delay is in force.
     alert_until: Option<Instant>,
-    /// Mean duration of a step.
+    /// Mean duration of the callbacks of a step.
     mean_step: Duration,
     /// Sessions in a step or in a message.
     unfinished: usize,
@@ -356,8 +359,8 @@ impl<S: Session> State<S> {
         Errands { start, nudge: false, timer }
     }
 
-    /// Ends a step; false when its leader was detached meanwhile. `busy` is the time up to the end of its last callback:
-    /// sending the reply wakes the peer, who may take the processor first, and that says nothing about the filter.
+    /// Ends a step; false when its leader was detached meanwhile. `busy` is how long its callbacks took: sending the reply
+    /// wakes the peer, who may take the processor first, and that says nothing about the filter.
     pub(super) fn leave_step(&mut self, thread: u64, busy: Option<Duration>, now: Instant) -> bool {
         if let Some(busy) = busy {
             self.measure(busy, now);
@@ -419,7 +422,7 @@ impl<S: Session> State<S> {
         }
     }
 
-    /// Notes how long a step took up to the end of its last callback.
+    /// Notes how long the callbacks of a step took.
     fn measure(&mut self, duration: Duration, now: Instant) {
         // How long a callback blocks says nothing about how soon the queue will be empty.
         self.mean_step = (self.mean_step * 15 + duration.min(PATIENCE)) / 16;
@@ -441,7 +444,7 @@ impl<S: Session> State<S> {
     /// Whether another leader would be of use to one that has work.
     fn wants_help(&self) -> bool {
         let queue = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
-        self.pollers == 0 && (self.mean_step > LONG_STEP || self.mean_step.saturating_mul(queue) > BACKLOG)
+        self.pollers == 0 && (self.mean_step > LONG_STEP || (self.mean_step + OVERHEAD).saturating_mul(queue) > BACKLOG)
     }
 
     /// Makes a thread a leader, unless there are as many leaders as can run at once, or all threads that there may be
