@@ -118,6 +118,19 @@ fn a_crash_costs_one_session_with_fork() {
     eventually("nobody is left, not even zombies", || filter.process().children().is_empty());
 }
 
+/// Status 0 looks like the end of a process whose session is over.
+#[test]
+fn a_session_that_ends_by_exit_is_told() {
+    let mut filter = Filter::start(&fork(), "on helo exit 0\n");
+    assert_eq!(negotiated(&filter).ask("QUIT"), "EOF");
+    assert_eq!(negotiated(&filter).ask("HELO h"), "EOF");
+    eventually("it is told", || !errors(&filter).is_empty());
+    eventually("both have ended", || filter.process().children().is_empty());
+    let told = errors(&filter);
+    let text = "ended with status 0, the session is lost";
+    assert!(told.len() == 1 && told[0].contains("[2] process ") && told[0].contains(text), "{told:?}");
+}
+
 #[test]
 fn a_crash_costs_one_worker_with_processes() {
     let mut filter = Filter::start(&Setting::processes(2), FRAGILE);

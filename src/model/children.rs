@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use crate::sys::descriptor;
 use crate::sys::epoll::{Epoll, Events};
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
+use crate::sys::shared::Shared;
 use crate::sys::socket::Acceptor;
 use crate::sys::wake::{self, Wake};
 
@@ -44,10 +46,11 @@ struct Member {
 }
 
 /// What a child is there for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) enum Kind {
-    /// One session.
-    Session(Ticket),
+    /// One session; the child notes when it is over. How a process ends says less: a callback may exit with status 0, and
+    /// a program that ignores SIGCHLD keeps its parent from learning more than the end.
+    Session { ticket: Ticket, over: Arc<Shared<AtomicBool>> },
     /// The worker of this number, from 1.
     Worker(usize),
 }
@@ -63,7 +66,6 @@ impl Drop for Busy {
 }
 
 /// A child that has ended.
-#[derive(Debug)]
 pub(super) struct Departed {
     pub(super) id: i32,
     kind: Kind,
@@ -100,7 +102,7 @@ impl fmt::Display for Departed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Departed { id, kind, exit, .. } = self;
         match kind {
-            Kind::Session(ticket) => write!(f, "[{}] process {id} {exit}, the session is lost", ticket.number),
+            Kind::Session { ticket, .. } => write!(f, "[{}] process {id} {exit}, the session is lost", ticket.number),
             Kind::Worker(number) => write!(f, "worker {number} (process {id}) {exit}"),
         }
     }
@@ -109,12 +111,16 @@ impl fmt::Display for Departed {
 impl Departed {
     /// Counts its session as over, and tells the operator, unless it went as it should.
     pub(super) fn bury<V: Service>(&self, service: &V) {
-        if let Kind::Session(Ticket { refused: false, .. }) = self.kind
+        if let Kind::Session { ticket: Ticket { refused: false, .. }, .. } = self.kind
             && !self.is_left
         {
             service.depart(1);
         }
-        if !matches!(self.exit, Exit::Status(0) | Exit::Unknown) {
+        let is_orderly = match &self.kind {
+            Kind::Session { over, .. } => over.load(SeqCst),
+            Kind::Worker(_) => matches!(self.exit, Exit::Status(0) | Exit::Unknown),
+        };
+        if !is_orderly {
             service.lost(format_args!("{self}"));
         }
     }
@@ -182,7 +188,7 @@ impl Children {
             if let Some(Member { child, kind, is_left }) = self.living.get(&id)
                 && let Some(exit) = child.reap()
             {
-                departed.push(Departed { id, kind: *kind, is_left: *is_left, exit });
+                departed.push(Departed { id, kind: kind.clone(), is_left: *is_left, exit });
                 // Closing its descriptor takes it out of the set.
                 self.living.remove(&id);
             }

@@ -7,11 +7,13 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use super::children::{Busy, Children, Kind, Then};
 use super::{Admission, Connection, Model, Service, Session, patience, serve_the_rest};
 use crate::sys::poll::{self, Interest};
+use crate::sys::shared::Shared;
 use crate::sys::socket::Acceptor;
 use crate::sys::{child, descriptor};
 
@@ -23,10 +25,13 @@ impl Model for Fork {
         let Fork(mut children) = self;
         let [all_quiet, busy] = descriptor::pipe()?;
         let outcome = match accept(&*service, &mut children, &listeners) {
-            Ok(Role::Child(connection)) => {
+            Ok(Role::Child(connection, over)) => {
                 drop((listeners, all_quiet));
                 let lifeline = children.into_lifeline();
-                let serve = || serve(&service, connection, &lifeline, Busy(busy));
+                let serve = || {
+                    serve(&service, connection, &lifeline, Busy(busy));
+                    over.store(true, SeqCst);
+                };
                 // Not even a panic may lead back into the program's code, which goes on in the parent.
                 child::leave(catch_unwind(AssertUnwindSafe(serve)).map_or(1, |()| 0))
             }
@@ -44,8 +49,8 @@ impl Model for Fork {
 enum Role {
     /// The process that took them, because it is to stop.
     Parent,
-    /// The process that is to serve this one.
-    Child(Connection),
+    /// The process that is to serve this one, and to note when it is over.
+    Child(Connection, Arc<Shared<AtomicBool>>),
 }
 
 fn accept<V: Service>(service: &V, children: &mut Children, listeners: &[Acceptor]) -> io::Result<Role> {
@@ -54,9 +59,9 @@ fn accept<V: Service>(service: &V, children: &mut Children, listeners: &[Accepto
         let mut then = Then::Listen;
         for listener in listeners {
             match waiting.take().map_or_else(|| service.accept(listener), Admission::Taken) {
-                Admission::Taken(connection) => match children.fork(Kind::Session(connection.ticket)) {
-                    Ok(None) => return Ok(Role::Child(connection)),
-                    Ok(Some(_)) => then = then.max(Then::GoOn),
+                Admission::Taken(connection) => match fork(children, &connection) {
+                    Ok(Some(over)) => return Ok(Role::Child(connection, over)),
+                    Ok(None) => then = then.max(Then::GoOn),
                     Err(error) => {
                         service.exhausted(&error);
                         waiting = Some(connection);
@@ -73,6 +78,13 @@ fn accept<V: Service>(service: &V, children: &mut Children, listeners: &[Accepto
         }
     }
     Ok(Role::Parent)
+}
+
+/// Forks for a connection; gives, in the child, what to note the end of its session in.
+fn fork(children: &mut Children, connection: &Connection) -> io::Result<Option<Arc<Shared<AtomicBool>>>> {
+    let over = Arc::new(Shared::new(AtomicBool::new(false))?);
+    let child = children.fork(Kind::Session { ticket: connection.ticket, over: Arc::clone(&over) })?;
+    Ok(child.is_none().then_some(over))
 }
 
 /// Serves one session to its end.
