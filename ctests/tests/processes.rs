@@ -399,6 +399,26 @@ fn a_second_run_takes_over_the_children_of_the_first() {
     }
 }
 
+/// The second run does not get as far as to take over.
+#[test]
+fn a_second_run_that_fails_leaves_the_children_of_the_first_alone() {
+    for setting in both() {
+        let plan = "on helo process\nstart setconn unix:/nonexistent/socket\nstart note second\nstart main\n\
+                    start note failed\nstart sleep 60000\n";
+        let mut filter = serving(&setting, plan);
+        let mut first = sessions(&filter, 2);
+        filter.process().signal(Signal::TERM);
+        filter.wait_for("note failed");
+        let results: Vec<String> = filter.lines().into_iter().filter(|line| line.starts_with("main ")).collect();
+        assert_eq!(results, ["main 0 errno 0", "main -1 errno set"], "{setting}");
+        for (_, mta) in &mut first {
+            assert_eq!(mta.ask("HELO again"), "CONTINUE", "{setting}");
+        }
+        drop(first);
+        eventually("nobody is left, not even zombies", || filter.process().children().is_empty());
+    }
+}
+
 /// What a filter prints is neither lost with a child nor written twice.
 #[test]
 fn buffered_output_is_written_once() {

@@ -84,20 +84,6 @@ pub(super) enum Then {
     Pause,
 }
 
-/// Why no children can be had.
-#[derive(Debug)]
-pub(crate) enum GatherError {
-    /// The process has so many threads already; only the one that forks would go on in a child.
-    Threads(usize),
-    System(io::Error),
-}
-
-impl From<io::Error> for GatherError {
-    fn from(error: io::Error) -> Self {
-        GatherError::System(error)
-    }
-}
-
 impl fmt::Display for Departed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Departed { id, kind, exit, .. } = self;
@@ -126,13 +112,17 @@ impl Departed {
     }
 }
 
+/// Makes sure that this process may fork: only the thread that forks would go on in a child. Fails with the number of
+/// threads.
+pub(crate) fn alone() -> Result<Alone, usize> {
+    Alone::check(|| usize::from(Caretaker::is_at_work()))
+}
+
 impl Children {
-    /// Those that are left from earlier runs, and no thread beside the calling one: children are forked in this state
-    /// only.
-    pub(crate) fn gather() -> Result<Self, GatherError> {
-        let left = Caretaker::relieve();
-        let alone = Alone::check().map_err(GatherError::Threads)?;
-        if let Some(mut left) = left {
+    /// Those that are left from earlier runs, if there are any. Who has gathered them sees to it that somebody looks after
+    /// them: nothing may fail from here to the run.
+    pub(super) fn gather(alone: Alone) -> io::Result<Self> {
+        if let Some(mut left) = Caretaker::relieve() {
             left.living.values_mut().for_each(|member| member.is_left = true);
             return Ok(left);
         }
@@ -252,6 +242,12 @@ struct Caretaker {
 static CARETAKER: Mutex<Option<Caretaker>> = Mutex::new(None);
 
 impl Caretaker {
+    /// Whether this process has such a thread.
+    fn is_at_work() -> bool {
+        let caretaker = CARETAKER.lock();
+        caretaker.as_ref().is_some_and(|it| it.process == process::id() && !it.thread.is_finished())
+    }
+
     /// Ends the caretaker, if there is one, and takes over from it.
     fn relieve() -> Option<Children> {
         let caretaker = CARETAKER.lock().take()?;

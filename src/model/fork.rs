@@ -12,18 +12,19 @@ use std::time::{Duration, Instant};
 
 use super::children::{Busy, Children, Kind, Then};
 use super::{Admission, Connection, Model, Service, Session, patience, serve_the_rest};
+use crate::sys::child::{self, Alone};
+use crate::sys::descriptor;
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
 use crate::sys::socket::Acceptor;
-use crate::sys::{child, descriptor};
 
 /// The model `fork`.
-pub(crate) struct Fork(pub(crate) Children);
+pub(crate) struct Fork(pub(crate) Alone);
 
 impl Model for Fork {
     fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
-        let Fork(mut children) = self;
         let [all_quiet, busy] = descriptor::pipe()?;
+        let mut children = Children::gather(self.0)?;
         let outcome = match accept(&*service, &mut children, &listeners) {
             Ok(Role::Child(connection, over)) => {
                 drop((listeners, all_quiet));

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
-pub(crate) use children::{Children, GatherError};
+pub(crate) use children::alone;
 #[cfg(target_os = "linux")]
 pub(crate) use fork::Fork;
 #[cfg(target_os = "linux")]

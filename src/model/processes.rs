@@ -15,15 +15,16 @@ use std::time::{Duration, Instant};
 
 use super::children::{Busy, Children, Departed, Kind, Then};
 use super::{Admission, Connection, Model, Next, PAUSE, Pace, Service, Session, Ticket};
+use crate::sys::child::{self, Alone};
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
 use crate::sys::socket::{Acceptor, Family};
 use crate::sys::wake::{self, Wake};
-use crate::sys::{child, descriptor, socket};
+use crate::sys::{descriptor, socket};
 
 /// Worker processes that run a model each.
 pub(crate) struct Processes<M> {
-    pub(crate) children: Children,
+    pub(crate) alone: Alone,
     pub(crate) workers: NonZero<u16>,
     pub(crate) model: M,
 }
@@ -32,7 +33,8 @@ impl<M: Model> Model for Processes<M> {
     fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let [all_quiet, busy] = descriptor::pipe()?;
         let posts = (0..self.workers.get()).map(|_| Post::new()).collect::<io::Result<_>>()?;
-        let mut supervisor = Supervisor { service: &*service, children: self.children, posts, undelivered: None };
+        let children = Children::gather(self.alone)?;
+        let mut supervisor = Supervisor { service: &*service, children, posts, undelivered: None };
         let outcome = match supervisor.run(&listeners) {
             Ok(Role::Worker(post)) => {
                 let Supervisor { children, mut posts, undelivered, .. } = supervisor;

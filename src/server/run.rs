@@ -20,7 +20,7 @@ use super::settings::{self, filter_name};
 use super::signals::Signals;
 use super::stop::Run;
 #[cfg(target_os = "linux")]
-use crate::model::{Children, Fork, GatherError, Pool, Processes};
+use crate::model::{Fork, Pool, Processes, alone};
 use crate::model::{Model, Service, Threads};
 use crate::sys::socket::Acceptor;
 use crate::sys::{process, signal};
@@ -103,38 +103,35 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
 /// Serves from sockets until the server is to stop.
 type RunModel = Box<dyn FnOnce(Arc<Server>, Vec<Acceptor>) -> io::Result<()>>;
 
-/// Prepares the model that the options name. The library has no thread yet: some models need that.
+/// Prepares the model that the options name. No thread of this run has begun yet: some models need that.
 #[cfg(target_os = "linux")]
 fn choose(options: &Options, name: &CStr) -> Result<RunModel, Told> {
-    let children = |option: &str| {
-        Children::gather().map_err(|error| match error {
-            GatherError::Threads(threads) => tell(
+    let alone = |option: fmt::Arguments<'_>| {
+        alone().map_err(|threads| {
+            tell(
                 name,
                 format_args!(
                     "smfi_main: option {option} needs a process without other threads, and this one has {threads}; use \
                      model=pool or threads without processes"
                 ),
                 libc::EINVAL,
-            ),
-            GatherError::System(error) => {
-                tell(name, format_args!("option {option}: {error}"), error.raw_os_error().unwrap_or(libc::EIO))
-            }
+            )
         })
     };
-    let processes = |workers: NonZero<u16>| children(&format!("processes={workers}"));
+    let of_workers = |workers: NonZero<u16>| alone(format_args!("processes={workers}"));
     Ok(match (options.model, options.processes) {
         (ModelName::Pool, None) => Box::new(|server, acceptors| Pool.run(server, acceptors)),
         (ModelName::Threads, None) => Box::new(|server, acceptors| Threads.run(server, acceptors)),
         (ModelName::Pool, Some(workers)) => {
-            let model = Processes { children: processes(workers)?, workers, model: Pool };
+            let model = Processes { alone: of_workers(workers)?, workers, model: Pool };
             Box::new(|server, acceptors| model.run(server, acceptors))
         }
         (ModelName::Threads, Some(workers)) => {
-            let model = Processes { children: processes(workers)?, workers, model: Threads };
+            let model = Processes { alone: of_workers(workers)?, workers, model: Threads };
             Box::new(|server, acceptors| model.run(server, acceptors))
         }
         (ModelName::Fork, _) => {
-            let model = Fork(children("model=fork")?);
+            let model = Fork(alone(format_args!("model=fork"))?);
             Box::new(|server, acceptors| model.run(server, acceptors))
         }
     })

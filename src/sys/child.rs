@@ -10,20 +10,26 @@ use super::descriptor::own;
 use super::process;
 use super::wake::Wake;
 
-/// Proof that this process has no thread but the one that asked for it.
+/// Proof that this process has no thread but the one that asked for it, and those that have ended when it forks.
 #[derive(Debug)]
 pub(crate) struct Alone(());
 
 impl Alone {
-    /// Fails with the number of threads. One that is about to end is waited for.
-    pub(crate) fn check() -> Result<Self, usize> {
-        let mut threads = process::threads();
+    /// Fails with the number of threads, without the `passing` ones, which are to end before this process forks. One that
+    /// is about to end is waited for.
+    pub(crate) fn check(passing: impl Fn() -> usize) -> Result<Self, usize> {
+        // In this order: who has ended in between is counted as a thread, and waited for.
+        let count = || {
+            let threads = process::threads();
+            threads.saturating_sub(passing())
+        };
+        let mut threads = count();
         for _ in 0..50 {
             if threads == 1 {
                 return Ok(Alone(()));
             }
             std::thread::sleep(Duration::from_millis(1));
-            threads = process::threads();
+            threads = count();
         }
         Err(threads)
     }
@@ -45,8 +51,8 @@ pub(crate) fn fork(_: &Alone) -> io::Result<Option<Child>> {
     let room = Wake::new()?;
     // What waits in the buffers of stdio would be written twice.
     flush_stdio();
-    // SAFETY: `Alone` says that the program had no other thread, and the library has since started only the one that
-    // waits for signals. That does nothing else from its first wait on, which it has reached before models run: the only
+    // SAFETY: `Alone` says that there is no other thread of the program's, and the library has since started only the one
+    // that waits for signals. That does nothing else from its first wait on, which it has reached before models run: the only
     // locks it may hold are those of the allocator, which fork takes first. So the child can go on with everything.
     let id = check(unsafe { libc::fork() })?;
     if id == 0 {
