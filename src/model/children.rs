@@ -45,6 +45,13 @@ struct Member {
     is_left: bool,
 }
 
+impl Member {
+    /// Whether its session is over, so that it ends in no time.
+    fn is_leaving(&self) -> bool {
+        matches!(&self.kind, Kind::Session { over, .. } if over.load(SeqCst))
+    }
+}
+
 /// What a child is there for.
 #[derive(Clone)]
 pub(super) enum Kind {
@@ -186,18 +193,26 @@ impl Children {
         Ok(departed)
     }
 
-    /// Waits until nobody holds the other end of `busy` any more, but not for ever.
+    /// Waits until nobody holds the other end of `busy` any more and whose session is over has ended, but not for ever.
     pub(super) fn drain<V: Service>(&mut self, service: &V, busy: &OwnedFd) -> io::Result<()> {
         let deadline = Instant::now() + service.drain();
         service.turn();
-        loop {
+        let mut all_quiet = false;
+        while !all_quiet || self.living.values().any(Member::is_leaving) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let [quiet, ended] = poll::wait([(busy.as_fd(), Interest::Read), self.ended()], Some(left))?;
+            let (quiet, ended) = if all_quiet {
+                let [ended] = poll::wait([self.ended()], Some(left))?;
+                (false, ended)
+            } else {
+                poll::wait([(busy.as_fd(), Interest::Read), self.ended()], Some(left))?.into()
+            };
             self.reap()?.iter().for_each(|departed| departed.bury(service));
-            if quiet || !ended {
-                return Ok(());
+            if !quiet && !ended {
+                break;
             }
+            all_quiet |= quiet;
         }
+        Ok(())
     }
 
     /// Leaves those who still serve somebody to a thread: they live as long as this process, and none becomes a zombie.

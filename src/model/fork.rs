@@ -30,7 +30,9 @@ impl Model for Fork {
                 drop((listeners, all_quiet));
                 let lifeline = children.into_lifeline();
                 let serve = || {
-                    serve(&service, connection, &lifeline, Busy(busy));
+                    let mut busy = Some(Busy(busy));
+                    serve(&service, connection, &lifeline, &mut busy);
+                    // Before the parent learns that this process is quiet: it waits for those who leave.
                     over.store(true, SeqCst);
                 };
                 // Not even a panic may lead back into the program's code, which goes on in the parent.
@@ -89,13 +91,12 @@ fn fork(children: &mut Children, connection: &Connection) -> io::Result<Option<A
 }
 
 /// Serves one session to its end.
-fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedFd, busy: Busy) {
+fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedFd, busy: &mut Option<Busy>) {
     service.forked();
     // Its end is the parent's to count, who sees the process end in any case.
     let mut session = ManuallyDrop::new(service.open(connection));
     let began = Instant::now();
     let mut scratch = Default::default();
-    let mut busy = Some(busy);
     let mut settled = false;
     loop {
         let connection = (session.connection(), Interest::Read);
@@ -123,7 +124,7 @@ fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedF
         }
         if settled && !session.in_message() && busy.is_some() {
             service.leaving();
-            busy = None;
+            *busy = None;
         }
     }
 }
