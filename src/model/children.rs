@@ -142,8 +142,11 @@ impl Children {
     pub(super) fn fork(&mut self, kind: Kind) -> io::Result<Option<i32>> {
         let Some(child) = child::fork(&self.alone)? else { return Ok(None) };
         let id = child.id();
-        // Failing, it would only be reaped late: with the next one.
-        let _ = self.ended.add_level(child.as_fd(), id as u64);
+        if let Err(error) = self.ended.add_level(child.as_fd(), id as u64) {
+            // Nobody would ever learn of its end.
+            child.undo();
+            return Err(error);
+        }
         self.living.insert(id, Member { child, kind, is_left: false });
         Ok(Some(id))
     }

@@ -64,13 +64,19 @@ pub(crate) fn fork(_: &Alone) -> io::Result<Option<Child>> {
     match unsafe { own(libc::syscall(libc::SYS_pidfd_open, id, 0) as libc::c_int) } {
         Ok(process) => Ok(Some(Child { id, process })),
         Err(error) => {
-            // SAFETY: as above; no memory is involved.
-            unsafe {
-                libc::kill(id, libc::SIGKILL);
-                libc::waitpid(id, std::ptr::null_mut(), 0);
-            }
+            undo(id);
             Err(error)
         }
+    }
+}
+
+/// Ends a child of this process that nobody has waited for yet, for good.
+fn undo(id: libc::pid_t) {
+    // SAFETY: no memory is involved. The callers are the ones who wait for the child, so the number is its own still, or
+    // nobody's where the program has the kernel reap.
+    unsafe {
+        libc::kill(id, libc::SIGKILL);
+        libc::waitpid(id, std::ptr::null_mut(), 0);
     }
 }
 
@@ -102,6 +108,11 @@ impl Child {
     /// Its process id.
     pub(crate) fn id(&self) -> libc::pid_t {
         self.id
+    }
+
+    /// Takes the fork back: the child is killed, and gone when this returns.
+    pub(crate) fn undo(self) {
+        undo(self.id);
     }
 
     /// How it has ended, if it has; it is gone for good then.
