@@ -85,7 +85,9 @@ impl Lobby {
 
     /// Counts sessions as over.
     pub(super) fn leave(&self, sessions: usize) {
-        self.sessions.fetch_sub(sessions, SeqCst);
+        // A worker that dies between counting here and in its tally has a session counted twice: without an end at zero
+        // the number would wrap, and nobody would ever get a session again.
+        let _ = self.sessions.fetch_update(SeqCst, SeqCst, |all| Some(all.saturating_sub(sessions)));
     }
 
     /// How many sessions there are.
@@ -151,5 +153,21 @@ impl Filter for Refusal {
 
     fn call(&self, _: &Context, _: &mut Callback<'_>) -> Option<c_int> {
         Some(TEMPFAIL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_end_twice_leave_room() {
+        let lobby = Lobby::new(Limits { sessions: NonZero::new(1), wait: None }).unwrap();
+        lobby.enter();
+        assert!(lobby.is_full());
+        lobby.leave(2);
+        assert!(!lobby.is_full());
+        lobby.enter();
+        assert_eq!(lobby.sessions(), 1);
     }
 }
