@@ -56,8 +56,9 @@ const FAILURES: u32 = 16;
 /// Takes every stopping signal, also those after the first, until the run is over.
 fn wait(over: &AtomicBool) {
     let mut failures = 0;
-    while !over.load(SeqCst) && failures < FAILURES {
+    while failures < FAILURES {
         match Mask::stopping().wait() {
+            // Nowhere else: the run may be over as soon as a signal has stopped it, and that is no failure.
             _ if over.load(SeqCst) => return,
             Ok(libc::SIGINT) => stop::raise(Level::Abort),
             Ok(_) => stop::raise(Level::Stop),
