@@ -187,7 +187,7 @@ pub fn run(first: u64, count: u64, reference: Option<Setting>, progress: impl Fn
     play(count, item, reference, progress)
 }
 
-/// Plays every conversation of the [`matrix`] with ours in both models.
+/// Plays every conversation of the matrix with ours in both models.
 ///
 /// # Panics
 ///
