@@ -2,9 +2,12 @@
 
 use std::{
     env, fs,
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
 };
 
 /// A fresh directory below [`std::env::temp_dir`], removed on drop.
@@ -55,6 +58,21 @@ impl TempDir {
     pub fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.join(name);
         fs::write(&path, content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        path
+    }
+
+    /// Makes a socket below it that nobody listens on any more, and returns the path.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made.
+    pub fn stale_socket(&self, name: impl AsRef<Path>) -> PathBuf {
+        let path = self.join(name);
+        drop(UnixListener::bind(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+        // A process that another test just forked listens until it becomes its program.
+        while UnixStream::connect(&path).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
         path
     }
 }

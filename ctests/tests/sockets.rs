@@ -164,7 +164,7 @@ fn l07_stale_socket_files() {
     for setting in Setting::each("l07_stale_socket_files") {
         let stale = || {
             let directory = TempDir::new();
-            drop(UnixListener::bind(directory.join("socket")).expect("a fresh directory"));
+            directory.stale_socket("socket");
             directory
         };
         let regular = || {

@@ -229,13 +229,13 @@ mod tests {
     use super::*;
 
     /// A directory for one socket, and nothing else.
-    struct Place(PathBuf);
+    struct Room(PathBuf);
 
-    impl Place {
+    impl Room {
         fn new(test: &str) -> Self {
             let directory = std::env::temp_dir().join(format!("libmilter-{test}-{}", std::process::id()));
             std::fs::create_dir(&directory).unwrap();
-            Place(directory)
+            Room(directory)
         }
 
         fn path(&self) -> PathBuf {
@@ -252,7 +252,7 @@ mod tests {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for Room {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
         }
@@ -261,10 +261,11 @@ mod tests {
     /// Of two that find the same stale socket at once, one gets the path and keeps it.
     #[test]
     fn a_race_for_a_stale_socket() {
-        let place = Place::new("race");
-        let name = place.name();
+        let room = Room::new("race");
+        let name = room.name();
         for round in 0..50 {
-            drop(UnixListener::bind(place.path()).unwrap());
+            // Never a listener: a process that another test forks would listen on until it becomes its program.
+            drop(socket::bind(&Place::Path(&name)).unwrap());
             let barrier = Barrier::new(2);
             let listen = || {
                 barrier.wait();
@@ -275,17 +276,17 @@ mod tests {
                 [listen(), other.join().unwrap()]
             });
             assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "round {round}");
-            place.assert_answers_and_is_clean();
-            std::fs::remove_file(place.path()).unwrap();
+            room.assert_answers_and_is_clean();
+            std::fs::remove_file(room.path()).unwrap();
         }
     }
 
     #[test]
     fn a_socket_that_is_not_stale_any_more_stays() {
-        let place = Place::new("alive");
-        let _live = UnixListener::bind(place.path()).unwrap();
-        let error = take_away_stale(&place.name()).unwrap_err();
+        let room = Room::new("alive");
+        let _live = UnixListener::bind(room.path()).unwrap();
+        let error = take_away_stale(&room.name()).unwrap_err();
         assert_eq!(error.to_string(), "somebody listens there already");
-        place.assert_answers_and_is_clean();
+        room.assert_answers_and_is_clean();
     }
 }

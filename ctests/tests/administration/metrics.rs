@@ -152,9 +152,8 @@ fn ask(path: &Path, request: &str) -> String {
 fn a_socket_answers_whoever_asks() {
     for setting in [Setting::ours(), Setting::model("threads")] {
         let directory = TempDir::new();
-        let path = directory.join("metrics.sock");
         // Somebody has left it behind.
-        drop(std::os::unix::net::UnixListener::bind(&path).expect("a new path"));
+        let path = directory.stale_socket("metrics.sock");
         let mut filter = serving(&setting, &format!("metrics=unix:{}", path.display()), PLAN, directory);
         assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o666, "{setting}");
         // Some never ask, never read and never go.

@@ -129,7 +129,7 @@ fn a_path_too_long_for_the_detour() {
 
 #[test]
 fn sockets_in_the_way() {
-    let stale = |directory: &TempDir| drop(UnixListener::bind(directory.join("socket")).expect("a fresh directory"));
+    let stale = |directory: &TempDir| drop(directory.stale_socket("socket"));
     let file = |directory: &TempDir| drop(directory.write("socket", "mail"));
     let live = |directory: &TempDir| {
         std::mem::forget(UnixListener::bind(directory.join("socket")).expect("a fresh directory"));
@@ -182,14 +182,13 @@ fn sockets_in_the_way() {
 fn a_race_for_a_stale_socket() {
     for _ in 0..5 {
         let shared = TempDir::new();
-        let path = shared.join("contested");
-        drop(UnixListener::bind(&path).expect("a fresh directory"));
+        let path = shared.stale_socket("contested");
         let plan = format!("start setconn unix:{}\nstart opensocket 0\nstart main\n", path.display());
         let filters: Vec<Filter> = (0..2)
             .map(|_| launch(&Setting::ours(), "socket-replace=stale, socket-mode=0600", &plan, TempDir::new()))
             .collect();
         let won = filters.iter().filter(|filter| filter.wait_for("opensocket") == "opensocket 0").count();
-        assert_eq!(won, 1);
+        assert_eq!(won, 1, "{:?}", filters.iter().map(Filter::lines).collect::<Vec<_>>());
         assert_negotiates(patiently(&path));
     }
 }
