@@ -147,13 +147,29 @@ pub struct Send {
     #[arg(long, value_name = "CLIENT", hide_default_value = true, default_value = "localhost[127.0.0.1]", help = CLIENT)]
     pub client: Client,
 
+    /// The client speaks TLS: tls_version, cipher and cipher_bits have values, which --macro can change
+    #[arg(long)]
+    pub tls: bool,
+
     /// Value of a macro; repeatable. A macro that no stage asks for is sent with CONNECT
     #[arg(short, long = "macro", value_name = "NAME=VALUE")]
     pub macros: Vec<Definition>,
 
+    /// Send the body in pieces of so many octets [default: 65535, as MTAs do]
+    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub chunk: Option<u16>,
+
     /// Longest wait for the filter at any point [default: what the MTA waits, 10 seconds to 5 minutes]
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
+
+    /// Show the lines in which the resulting message differs, as a unified diff, in place of the whole message
+    #[arg(short, long)]
+    pub diff: bool,
+
+    /// Print what became of each message as JSON, one line for each
+    #[arg(long, conflicts_with = "diff")]
+    pub json: bool,
 
     /// Write the resulting message to a file and leave it out of the report; "-" writes it to standard output, and
     /// nothing else

@@ -15,6 +15,8 @@ pub struct Client {
     pub name: String,
     /// The address, if it is known.
     pub address: Option<Address>,
+    /// Whether it has begun with STARTTLS.
+    pub tls: bool,
 }
 
 /// Where an SMTP client connects from.
@@ -34,7 +36,7 @@ pub enum Address {
 impl Default for Client {
     fn default() -> Self {
         let address = Address::Ip { address: Ipv4Addr::LOCALHOST.into(), port: PORT };
-        Client { name: "localhost".to_owned(), address: Some(address) }
+        Client { name: "localhost".to_owned(), address: Some(address), tls: false }
     }
 }
 
@@ -80,10 +82,9 @@ impl FromStr for Client {
             return Err(format!("the client is empty; {FORMS}"));
         }
         let Some((name, rest)) = text.split_once('[') else {
-            return Ok(match parse_address(text, PORT) {
-                Some(address) => Client { name: format!("[{text}]"), address: Some(address) },
-                None => Client { name: text.to_owned(), address: None },
-            });
+            let address = parse_address(text, PORT);
+            let name = if address.is_some() { format!("[{text}]") } else { text.to_owned() };
+            return Ok(Client { name, address, tls: false });
         };
         let (address, port) = match rest.rsplit_once(']') {
             Some((address, "")) => (address, PORT),
@@ -96,7 +97,7 @@ impl FromStr for Client {
         let known = parse_address(address, port)
             .ok_or_else(|| format!("\"{address}\" is no IPv4 or IPv6 address and no absolute path; {FORMS}"))?;
         let name = if name.is_empty() { format!("[{address}]") } else { name.to_owned() };
-        Ok(Client { name, address: Some(known) })
+        Ok(Client { name, address: Some(known), tls: false })
     }
 }
 

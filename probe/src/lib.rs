@@ -19,13 +19,17 @@
 //! | [`delivery`] | a message with the filter's changes, put together as the MTA does it |
 //! | [`outcome`], [`smtp`] | what becomes of a message, and what the SMTP client is told |
 //! | [`failure`], [`stranger`] | what goes wrong |
+//! | [`diff`] | two messages line by line |
 //! | [`report`], [`palette`] | all of this for human eyes |
+//! | [`document`] | the same for programs |
 #![forbid(unsafe_code)]
 
 mod answer;
 pub mod arguments;
 pub mod client;
 pub mod delivery;
+pub mod diff;
+pub mod document;
 pub mod envelope;
 pub mod failure;
 pub mod inspect;

@@ -12,6 +12,10 @@ use crate::mta::Mta;
 /// Name of the host that the MTA claims to run on.
 pub const HOST: &str = "mta.example.org";
 
+/// What is known of a client that speaks TLS and shows no certificate.
+const TLS: [(&str, &str); 3] =
+    [("{tls_version}", "TLSv1.3"), ("{cipher}", "TLS_AES_256_GCM_SHA384"), ("{cipher_bits}", "256")];
+
 /// Names that Sendmail accepts for one stage (`MAXFILTERMACROS`).
 const SENDMAIL_LIST_LIMIT: usize = 50;
 
@@ -118,6 +122,11 @@ impl MacroValues {
         ] {
             values.set(name, value.as_bytes());
         }
+        if client.tls {
+            for (name, value) in TLS {
+                values.set(name, value.as_bytes());
+            }
+        }
         values
     }
 
@@ -205,6 +214,24 @@ mod tests {
         assert_eq!(at(CommandCode::Helo).unwrap(), ["{client_addr}=127.0.0.1", "v=Postfix 3.9.1"]);
         assert_eq!(at(CommandCode::Mail).unwrap(), ["{auth_authen}=alice"]);
         assert_eq!(at(CommandCode::Header).unwrap(), [""; 0], "a packet without pairs");
+    }
+
+    #[test]
+    fn a_client_with_tls_has_a_cipher() {
+        let client = Client { tls: true, ..Client::default() };
+        let given = ["cipher_bits=128", "cert_subject=keeper"].map(|text| text.parse().unwrap());
+        for mta in [Mta::Postfix, Mta::Sendmail] {
+            let values = MacroValues::new(mta, &client, &given);
+            assert_eq!(
+                pairs(&values, mta, &MacroLists::new(mta, &[]), CommandCode::Helo).unwrap(),
+                [
+                    "{tls_version}=TLSv1.3",
+                    "{cipher}=TLS_AES_256_GCM_SHA384",
+                    "{cipher_bits}=128",
+                    "{cert_subject}=keeper"
+                ]
+            );
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub const BAD: Style = AnsiColor::Red.on_default().bold();
 pub const ADDED: Style = AnsiColor::Green.on_default();
 /// What the filter took out.
 pub const REMOVED: Style = AnsiColor::Red.on_default();
+/// Where something is.
+pub const PLACE: Style = AnsiColor::Cyan.on_default();
 /// What is there but does not matter.
 pub const FAINT: Style = Style::new().dimmed();
 
@@ -39,6 +41,11 @@ impl Palette {
     /// Colours for standard error.
     pub fn for_errors() -> Self {
         Self::for_stream(&io::stderr())
+    }
+
+    /// Whether it has any colours.
+    pub fn is_coloured(self) -> bool {
+        self.coloured
     }
 
     /// The text in a style.

@@ -4,14 +4,17 @@ use std::collections::HashSet;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
+use anstyle::Style;
+
 use crate::delivery::Change;
+use crate::diff::{self, Line};
 use crate::envelope::Envelope;
 use crate::failure::stage_name;
 use crate::mail::{Header, LineEnd, Mail};
 use crate::mta::Mta;
 use crate::negotiation::Negotiation;
 use crate::outcome::{Fate, Outcome};
-use crate::palette::{ADDED, BAD, FAINT, FAIR, GOOD, HEADING, Palette, REMOVED};
+use crate::palette::{ADDED, BAD, FAINT, FAIR, GOOD, HEADING, PLACE, Palette, REMOVED};
 use crate::target::Target;
 
 /// Lines of a body that a terminal is shown.
@@ -19,6 +22,17 @@ const TERMINAL_LINES: usize = 100;
 
 /// Columns of the left side of a table.
 const LEFT: usize = 18;
+
+/// How much of the resulting message a report shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// Where it differs from the message before.
+    Difference,
+    /// Nothing.
+    Nothing,
+}
 
 /// Writes reports.
 pub struct Report {
@@ -62,7 +76,7 @@ impl Report {
         mail: &Mail,
         envelope: &Envelope,
         outcome: &Outcome,
-        with_message: bool,
+        extent: Extent,
     ) -> io::Result<()> {
         self.heading(&format!("Message {}", path.display()))?;
         self.envelope(envelope)?;
@@ -90,8 +104,12 @@ impl Report {
                 self.change(number + 1, change, mail)?;
             }
         }
-        if outcome.is_delivered() && with_message {
-            self.message(mta, mail, envelope, outcome)?;
+        if outcome.is_delivered() {
+            match extent {
+                Extent::Whole => self.message(mta, mail, envelope, outcome)?,
+                Extent::Difference => self.difference(path, mta, mail, &outcome.delivery.mail())?,
+                Extent::Nothing => {}
+            }
         }
         self.out.flush()
     }
@@ -166,6 +184,34 @@ impl Report {
         let body = Mail { line_end: LineEnd::Lf, ..delivered }.body_text();
         let is_new = |line: &[u8]| !before.contains(&[line, b"\r"].concat()[..]);
         self.lines(&body, if self.terminal { TERMINAL_LINES } else { usize::MAX }, is_new)
+    }
+
+    fn difference(&mut self, path: &Path, mta: Mta, before: &Mail, after: &Mail) -> io::Result<()> {
+        // Carriage returns of line ends would only be in the way.
+        let text = |mail: &Mail| Mail { line_end: LineEnd::Lf, ..mail.clone() }.render();
+        let (before, after) = (text(before), text(after));
+        let lines = diff::unified(&before, &after);
+        if lines.is_empty() {
+            return self.heading("The message is as it was");
+        }
+        self.heading("What differs in the message")?;
+        writeln!(self.out, "{}", self.palette.paint(HEADING, format_args!("--- {}", path.display())))?;
+        let delivered = format_args!("+++ {} as {} would deliver it", path.display(), mta.name());
+        writeln!(self.out, "{}", self.palette.paint(HEADING, delivered))?;
+        for line in lines {
+            let (style, sign, text) = match &line {
+                Line::Place(place) => (PLACE, "", place.as_bytes()),
+                Line::Same(text) => (Style::new(), " ", *text),
+                Line::Removed(text) => (REMOVED, "-", *text),
+                Line::Added(text) => (ADDED, "+", *text),
+            };
+            if self.terminal || self.palette.is_coloured() {
+                writeln!(self.out, "{}", self.palette.paint(style, format_args!("{sign}{}", clean(text))))?;
+            } else {
+                self.out.write_all(&[sign.as_bytes(), text, b"\n"].concat())?;
+            }
+        }
+        Ok(())
     }
 
     fn trace(&mut self, mta: Mta) -> io::Result<()> {

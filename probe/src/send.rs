@@ -10,12 +10,14 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::arguments::Send;
+use crate::client::Client;
+use crate::document::document;
 use crate::envelope::{Envelope, Mailbox};
 use crate::failure::Failure;
 use crate::mail::Mail;
 use crate::mta::Patience;
 use crate::outcome::{Fate, Outcome};
-use crate::report::Report;
+use crate::report::{Extent, Report};
 use crate::session::{Progress, Session};
 use crate::target::Target;
 
@@ -62,8 +64,11 @@ pub fn run(options: &Send) -> Result<ExitCode, Error> {
     if options.output.is_some() && options.messages.len() > 1 {
         return Err(Error::Usage("--output takes the result of one message; give one message"));
     }
+    if only_message && (options.diff || options.json) {
+        return Err(Error::Usage("--output - writes the message and nothing else; leave out --diff and --json"));
+    }
     let texts = options.messages.iter().map(|path| Ok((path, read(path)?))).collect::<Result<Vec<_>, Error>>()?;
-    let mut report = if only_message { Report::silent() } else { Report::on_stdout() };
+    let mut report = if only_message || options.json { Report::silent() } else { Report::on_stdout() };
     let status = match converse(options, &texts, &mut report) {
         Ok(status) => status,
         // Whoever read the report has seen enough.
@@ -82,7 +87,11 @@ fn converse(options: &Send, texts: &[(&PathBuf, Vec<u8>)], report: &mut Report) 
     let mut session = Session::negotiate(stream, options.mta, patience).map_err(filter)?;
     report.negotiation(&options.connect, options.mta, session.negotiation()).map_err(stdout)?;
     let helo = options.helo.as_ref().unwrap_or(&options.client.name);
-    session.greet(&options.client, helo, &options.macros).map_err(filter)?;
+    let client = Client { tls: options.tls, ..options.client.clone() };
+    session.greet(&client, helo, &options.macros).map_err(filter)?;
+    if let Some(octets) = options.chunk {
+        session.cut_bodies(octets.into());
+    }
 
     let mut status = Fate::Accepted.exit_status();
     for (path, text) in texts {
@@ -95,8 +104,16 @@ fn converse(options: &Send, texts: &[(&PathBuf, Vec<u8>)], report: &mut Report) 
         if status == Fate::Accepted.exit_status() {
             status = outcome.fate.exit_status();
         }
-        let with_message = options.output.is_none();
-        report.outcome(path, options.mta, &mail, &envelope, &outcome, with_message).map_err(stdout)?;
+        let extent = match options.output {
+            _ if options.diff => Extent::Difference,
+            None => Extent::Whole,
+            Some(_) => Extent::Nothing,
+        };
+        report.outcome(path, options.mta, &mail, &envelope, &outcome, extent).map_err(stdout)?;
+        if options.json {
+            let document = document(&options.connect, options.mta, path, &envelope, &outcome);
+            writeln!(io::stdout(), "{document}").map_err(stdout)?;
+        }
         if let Some(output) = &options.output {
             write(output, &outcome)?;
         }

@@ -41,6 +41,7 @@ pub struct Session {
     settled: Option<(CommandCode, Answer)>,
     greeted: bool,
     messages: usize,
+    body_chunk: usize,
 }
 
 impl fmt::Debug for Session {
@@ -74,12 +75,18 @@ impl Session {
             settled: None,
             greeted: false,
             messages: 0,
+            body_chunk: BODY_CHUNK,
         })
     }
 
     /// What was agreed on.
     pub fn negotiation(&self) -> &Negotiation {
         &self.negotiation
+    }
+
+    /// Sends bodies in pieces of so many octets, from 1 to the 65535 of an MTA.
+    pub fn cut_bodies(&mut self, octets: usize) {
+        self.body_chunk = octets.clamp(1, BODY_CHUNK);
     }
 
     /// Reports the client and its HELO. `definitions` overrule the values of macros.
@@ -221,7 +228,7 @@ impl Session {
             return Ok((CommandCode::EndOfHeaders, answer));
         }
         let mut sent = 0;
-        for piece in mail.body.chunks(BODY_CHUNK) {
+        for piece in mail.body.chunks(self.body_chunk) {
             let answer = self.ask(&Command::Body(piece))?;
             if answer != Answer::Continue {
                 return Ok((CommandCode::Body, answer));

@@ -3,7 +3,7 @@
 mod fake;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command as Process, Output, Stdio};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use fake::{Fake, Move, add_header, replies, reply};
 use milter_protocol::modification::Modification;
 use milter_protocol::record::{Entry, Kind, MAGIC};
 use milter_protocol::{Actions, Command, Reply, Stage, Steps};
+use rustix::pty;
 
 const MAIL: &str = "From: a@x\nTo: b@y\nSubject: s\n\nbody \x1b[31m\n";
 
@@ -112,6 +113,149 @@ fn output_takes_the_message_alone() {
     let output = send(&Fake::continuing(1, 0, reject).path(), &["--output", "-", "-"], MAIL);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()));
     assert!(text(&output.stderr).contains("rejected: 554") || text(&output.stderr).contains("rejected: 550"));
+}
+
+/// Changes a line of the header, adds one, and replaces the body.
+fn rewriting(letter: char, _: &[u8]) -> Option<Vec<u8>> {
+    let change = Modification::ChangeHeader { index: 1, name: b"Subject", value: b"t" };
+    let body = Reply::ReplaceBody(b"BODY\x1b\r\n");
+    (letter == 'E').then(|| replies(&[Reply::Modify(change), add_header("X-New", "1"), body, Reply::Continue]))
+}
+
+/// `before` and what [`rewriting`] makes of it, as `send` has them in a pipe and on a terminal.
+const DIFFERENCE: &str = "\
+--- -
++++ - as Postfix would deliver it
+@@ -1,5 +1,6 @@
+ From: a@x
+ To: b@y
+-Subject: s
++Subject: t
++X-New: 1
+ 
+-body \x1b[31m
++BODY\x1b
+";
+
+#[test]
+fn a_diff_shows_what_differs() {
+    let fake = Fake::continuing(0x3f, 0, rewriting);
+    let report = text(&send(&fake.path(), &["--diff", "-"], MAIL).stdout);
+    assert!(report.ends_with(&format!("\nWhat differs in the message\n{DIFFERENCE}")), "{report}");
+
+    let fake = Fake::continuing(0x3f, 0, |_, _| None);
+    let report = text(&send(&fake.path(), &["--diff", "-"], &MAIL.replace('\n', "\r\n")).stdout);
+    assert!(report.ends_with("\nThe message is as it was\n"), "{report}");
+
+    for wrong in [&["--diff", "--json", "-"][..], &["--diff", "-o", "-", "-"], &["--json", "-o", "-", "-"]] {
+        assert_eq!(send(&fake.path(), wrong, MAIL).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+/// What `send --diff` writes to a terminal.
+fn on_a_terminal(no_colour: bool) -> String {
+    let fake = Fake::continuing(0x3f, 0, rewriting);
+    let directory = tempfile::tempdir().unwrap();
+    let message = directory.path().join("message");
+    fs::write(&message, MAIL).unwrap();
+    let terminal = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
+    pty::grantpt(&terminal).unwrap();
+    pty::unlockpt(&terminal).unwrap();
+    let name = pty::ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let slave = fs::File::options().read(true).write(true).open(name).unwrap();
+    let mut process = Process::new(env!("CARGO_BIN_EXE_milter-probe"));
+    process.args(["send", "--diff", "--connect"]).arg(fake.path()).arg(message);
+    process.env("TERM", "xterm").env_remove("CLICOLOR_FORCE").env_remove("NO_COLOR");
+    if no_colour {
+        process.env("NO_COLOR", "1");
+    }
+    let mut child = process.stdin(Stdio::null()).stdout(slave).stderr(Stdio::null()).spawn().unwrap();
+    // The terminal ends with its last user, who must not be this process.
+    drop(process);
+    let mut shown = Vec::new();
+    // Linux then says EIO.
+    let _ = fs::File::from(terminal).read_to_end(&mut shown);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    text(&shown).replace("\r\n", "\n")
+}
+
+#[test]
+fn a_diff_has_colours_on_a_terminal_unless_nobody_wants_them() {
+    let coloured = on_a_terminal(false);
+    for line in ["\x1b[36m@@ -1,5 +1,6 @@\x1b[0m", "\x1b[31m-Subject: s\x1b[0m", "\x1b[32m+X-New: 1\x1b[0m"] {
+        assert!(coloured.lines().any(|found| found == line), "{line:?} is not in {coloured:?}");
+    }
+    assert!(coloured.contains("-body \\u{1b}[31m"), "what a mail says must not reach the terminal: {coloured:?}");
+    let plain = on_a_terminal(true);
+    assert!(plain.contains("\n-Subject: s\n+Subject: t\n") && !plain.contains('\x1b'), "{plain:?}");
+}
+
+#[test]
+fn json_has_a_line_for_each_message() {
+    let fake = Fake::continuing(0x3f, 0, |letter, payload| match (letter, payload) {
+        ('R', b"<bad@y>\0") => Some(reply(&Reply::ReplyCode(b"550 5.1.1 nobody"))),
+        _ => rewriting(letter, payload),
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let second = directory.path().join("second");
+    fs::write(&second, "\n").unwrap();
+    let second = second.to_str().unwrap();
+    let output = send(&fake.path(), &["--json", "-f", "a@x SIZE=9", "-r", "b@y", "-r", "bad@y", "-", second], MAIL);
+    let said = text(&output.stdout);
+    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let nobody = |name: &str| serde_json::json!({"address": name, "arguments": []});
+    let sender = serde_json::json!({"address": "a@x", "arguments": ["SIZE=9"]});
+    assert_eq!(
+        lines[0],
+        serde_json::json!({
+            "socket": format!("unix:{}", fake.path().display()),
+            "mta": "Postfix",
+            "file": "-",
+            "envelope": {"from": sender, "to": [nobody("b@y"), nobody("bad@y")]},
+            "verdict": "accepted",
+            "stage": "the end of the message",
+            "reply": ["250 2.0.0 Ok: queued as 4PROBE0001"],
+            "refused": [{"address": "bad@y", "arguments": [], "reply": ["550 5.1.1 nobody"]}],
+            "changes": [
+                {"change": "change header", "index": 1, "name": "Subject", "value": "t", "before": "s"},
+                {"change": "add header", "name": "X-New", "value": "1"},
+                {"change": "replace body", "octets": 7, "packets": 1},
+            ],
+            "remarks": [],
+            "delivered": {
+                "envelope": {"from": sender, "to": [nobody("b@y")]},
+                "message": "From: a@x\nTo: b@y\nSubject: t\nX-New: 1\n\nBODY\u{1b}\n",
+            },
+        })
+    );
+    assert_eq!((lines.len(), &lines[1]["file"]), (2, &second.into()));
+
+    let fake = Fake::continuing(0, 0, |letter, _| (letter == 'M').then(|| reply(&Reply::Reject)));
+    let output = send(&fake.path(), &["--json", "-"], MAIL);
+    assert_eq!(output.status.code(), Some(1));
+    let rejected: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&rejected["verdict"], &rejected["delivered"]), (&"rejected".into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn the_command_line_says_who_comes_and_in_which_pieces() {
+    let fake = Fake::continuing(0, 0, |_, _| None);
+    let options = ["--client", "mx.y[192.0.2.7]:25", "--helo", "ehlo.y", "--tls", "--chunk", "5", "-m", "extra=1", "-"];
+    assert_eq!(send(&fake.path(), &options, MAIL).status.code(), Some(0));
+    let heard = fake.heard();
+    for line in [
+        "C mx.y|4|\\x19192.0.2.7|",
+        "D H{tls_version}|TLSv1.3|{cipher}|TLS_AES_256_GCM_SHA384|{cipher_bits}|256|",
+        "H ehlo.y|",
+    ] {
+        assert!(heard.iter().any(|found| found == line), "{line} is not in {heard:?}");
+    }
+    assert!(heard.iter().any(|line| line.starts_with("D C") && line.ends_with("{extra}|1|")), "{heard:?}");
+    let pieces: Vec<_> = heard.iter().filter(|line| line.starts_with("B ")).collect();
+    assert_eq!(pieces, ["B 5 octets", "B 5 octets", "B 2 octets"]);
+    for chunk in ["0", "65536", "many"] {
+        assert_eq!(send("/no/such/socket".as_ref(), &["--chunk", chunk, "-"], MAIL).status.code(), Some(2), "{chunk}");
+    }
 }
 
 /// Runs a sub-command and gives its exit status, output and errors.
