@@ -1,6 +1,9 @@
 //! The same mail past the same filter with every library.
 
-use std::{fmt::Debug, time::Duration};
+use std::{
+    fmt::{Debug, Display},
+    time::Duration,
+};
 
 use crate::{MailServer, Origin, Service, Setting, Sink};
 
@@ -14,31 +17,31 @@ pub fn same_with_each<T: PartialEq + Debug>(test: &str, sink: &Sink, see: impl F
     same_with(Setting::each(test), test, sink, see)
 }
 
-/// The same with these settings, of which there is at least one.
+/// The same with these candidates, of which there is at least one.
 ///
 /// # Panics
 ///
 /// When something differs.
-pub fn same_with<T: PartialEq + Debug>(
-    settings: impl IntoIterator<Item = Setting>,
+pub fn same_with<C: Display, T: PartialEq + Debug>(
+    candidates: impl IntoIterator<Item = C>,
     test: &str,
     sink: &Sink,
-    see: impl Fn(&Setting) -> Vec<T>,
+    see: impl Fn(&C) -> Vec<T>,
 ) -> Vec<T> {
-    let mut first: Option<(Setting, Vec<T>)> = None;
-    for setting in settings {
-        let seen = see(&setting);
+    let mut first: Option<(C, Vec<T>)> = None;
+    for candidate in candidates {
+        let seen = see(&candidate);
         sink.assert_empty();
         let Some((other, expected)) = &first else {
-            first = Some((setting, seen));
+            first = Some((candidate, seen));
             continue;
         };
         for (number, (one, another)) in seen.iter().zip(expected).enumerate() {
-            assert!(one == another, "{test}, {number}: {setting}\n{one:?}\n{other}\n{another:?}");
+            assert!(one == another, "{test}, {number}: {candidate}\n{one:?}\n{other}\n{another:?}");
         }
-        assert_eq!(seen.len(), expected.len(), "{test}: {setting} differs from {other}");
+        assert_eq!(seen.len(), expected.len(), "{test}: {candidate} differs from {other}");
     }
-    first.expect("there is a setting").1
+    first.expect("there is a candidate").1
 }
 
 /// Checks that the MTA had nothing to complain about.

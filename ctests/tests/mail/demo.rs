@@ -1,24 +1,30 @@
 //! The filter of `make demo`.
 
-use ctests::{MailServer, Postfix};
+use ctests::{
+    MailServer, Postfix,
+    comparison::stop,
+    mailbag::{PLAIN, RECIPIENT, SENDER},
+};
 
-use crate::{Candidate, MESSAGE, RECIPIENT, SENDER, same_with_each, stable, stop};
+use crate::{Candidate, same_with_each, stable};
 
 #[test]
 fn demo() {
-    let Some(postfix) = Postfix::start_or_skip("demo behind Postfix", &[]) else { return };
-    let candidates = Candidate::each("demo behind Postfix", "ctests/filters/demo.c", &postfix);
-    let (refusal, deliveries) = same_with_each(&postfix, candidates, |candidate| {
+    let test = "demo behind Postfix";
+    let Some(postfix) = Postfix::start_or_skip(test, &[]) else { return };
+    let candidates = Candidate::each(test, "ctests/filters/demo.c", &postfix);
+    let seen = same_with_each(test, &postfix, candidates, |candidate| {
         let filter = candidate.serve(&postfix, &[]);
         let mut client = postfix.smtp();
         client.expect(&format!("MAIL FROM:{SENDER}"), "250");
         let refusal = client.ask("RCPT TO:<nobody@harbour.example>");
         client.expect("RSET", "250");
-        client.submit(SENDER, &[RECIPIENT], MESSAGE);
+        client.submit(SENDER, &[RECIPIENT], PLAIN);
         let deliveries = [postfix.sink().next()];
         stop(&candidate.setting, filter);
-        (refusal.text, stable(&deliveries))
+        vec![(refusal.text, stable(&deliveries))]
     });
+    let (refusal, deliveries) = &seen[0];
     assert_eq!(refusal, "550-5.1.1 There is nobody here.\n550 5.1.1 Write to somebody instead.");
     assert_eq!(deliveries[0].header("Subject"), ["[demo] Fog signal out of order"]);
     assert_eq!(deliveries[0].header("X-Demo-Filter"), ["demo saw message QUEUED"]);

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use ctests::{Delivery, MailServer, Origin, Postfix, SmtpClient};
+use ctests::{
+    Delivery, MailServer, Origin, Postfix, SmtpClient,
+    comparison::{assert_untroubled, stop},
+    mailbag::{RECIPIENT, SENDER},
+};
 
-use crate::{Candidate, RECIPIENT, SENDER, same_with_each, stable, stop};
+use crate::{Candidate, same_with_each, stable};
 
 const SOURCE: &str = "ctests/filters/every_call.c";
 const REMOVED: &str = "<removed@harbour.example>";
@@ -69,7 +73,7 @@ fn converse(client: &mut SmtpClient) -> Vec<String> {
 
 fn every_modification(test: &str, parameters: &[(&str, &str)]) -> Option<(Vec<String>, Vec<Delivery>)> {
     let postfix = Postfix::start_or_skip(test, parameters)?;
-    Some(same_with_each(&postfix, Candidate::each(test, SOURCE, &postfix), |candidate| {
+    let mut seen = same_with_each(test, &postfix, Candidate::each(test, SOURCE, &postfix), |candidate| {
         let filter = candidate.serve(&postfix, &[]);
         let mut client = postfix.smtp();
         let replies = converse(&mut client);
@@ -79,8 +83,9 @@ fn every_modification(test: &str, parameters: &[(&str, &str)]) -> Option<(Vec<St
         deliveries.sort_by_key(|delivery| delivery.header("X-Notes")[0].contains("message 4"));
         client.expect("QUIT", "221");
         stop(&candidate.setting, filter);
-        (replies, stable(&deliveries))
-    }))
+        vec![(replies, stable(&deliveries))]
+    });
+    seen.pop()
 }
 
 const NEVER: &str = "550-5.7.1 Never.\n550-5.7.1 Not on a Sunday, not on a Monday.\n550 5.7.1 Do not ask again.";
@@ -144,7 +149,7 @@ fn protocol_version_2() {
 fn quarantine() {
     let test = "quarantine behind Postfix";
     let Some(postfix) = Postfix::start_or_skip(test, &[]) else { return };
-    same_with_each(&postfix, Candidate::each(test, SOURCE, &postfix), |candidate| {
+    same_with_each(test, &postfix, Candidate::each(test, SOURCE, &postfix), |candidate| {
         let filter = candidate.serve(&postfix, &["quarantine"]);
         let name = postfix.smtp().submit(SENDER, &[RECIPIENT, REMOVED], MESSAGE);
         let queue = postfix.queue();
@@ -169,12 +174,13 @@ fn stop_by_the_filter() {
     let Some(postfix) = Postfix::start_or_skip(test, &[]) else { return };
     let candidates = Candidate::each(test, SOURCE, &postfix);
     let ours = candidates.into_iter().filter(|candidate| candidate.setting.library.origin() == Origin::Ours);
-    same_with_each(&postfix, ours, |candidate| {
+    for candidate in ours {
         let mut filter = candidate.serve(&postfix, &[]);
         let mut client = postfix.smtp();
         client.expect("HELO stop", "250");
         let status = filter.process().wait(Duration::from_secs(1));
         let status = status.unwrap_or_else(|| panic!("{candidate}: runs on after smfi_stop"));
         assert_eq!(status.code(), Some(0), "{candidate}: {}", filter.output());
-    });
+    }
+    assert_untroubled(test, &postfix);
 }

@@ -5,21 +5,12 @@ mod every_call;
 mod opendkim;
 mod verdicts;
 
-use std::{
-    fmt::{self, Debug},
-    time::Duration,
+use std::fmt::{self, Debug};
+
+use ctests::{
+    Delivery, Library, MailServer, Origin, Postfix, Program, Service, Setting,
+    comparison::{assert_untroubled, same_with},
 };
-
-use ctests::{Delivery, Library, MailServer, Origin, Postfix, Program, Service, Setting};
-
-const SENDER: &str = "<mathilde@lighthouse.example>";
-const RECIPIENT: &str = "<otto@harbour.example>";
-const MESSAGE: &str = include_str!("../../mail/plain.eml");
-
-/// The message with another subject.
-fn message(subject: &str) -> String {
-    MESSAGE.replace("Fog signal out of order", subject)
-}
 
 fn stable(deliveries: &[Delivery]) -> Vec<Delivery> {
     deliveries.iter().map(Delivery::stable).collect()
@@ -28,31 +19,14 @@ fn stable(deliveries: &[Delivery]) -> Vec<Delivery> {
 /// Does the same with every candidate; what is seen has to be the same, and is returned. Postfix
 /// must have had nothing to complain about: that is where a broken milter connection would show.
 fn same_with_each<C: fmt::Display, T: PartialEq + Debug>(
+    test: &str,
     postfix: &Postfix,
     candidates: impl IntoIterator<Item = C>,
-    see: impl Fn(&C) -> T,
-) -> T {
-    let mut first: Option<(C, T)> = None;
-    for candidate in candidates {
-        let seen = see(&candidate);
-        postfix.sink().assert_empty();
-        match &first {
-            None => first = Some((candidate, seen)),
-            Some((other, expected)) => assert_eq!(&seen, expected, "{candidate} differs from {other}"),
-        }
-    }
-    assert_eq!(postfix.complaints(), [""; 0]);
-    first.expect("at least one candidate").1
-}
-
-/// Ends a filter as a service manager does: our library needs no time for that. The reference would
-/// take up to five seconds of each test.
-fn stop(setting: &Setting, filter: Service) {
-    if setting.library.origin() == Origin::Ours {
-        let (status, time) = filter.stop(Duration::from_secs(10));
-        assert_eq!(status.code(), Some(0), "{setting}: {status}");
-        assert!(time < Duration::from_secs(1), "{setting}: it took {time:?}");
-    }
+    see: impl Fn(&C) -> Vec<T>,
+) -> Vec<T> {
+    let seen = same_with(candidates, test, postfix.sink(), see);
+    assert_untroubled(test, postfix);
+    seen
 }
 
 /// A C filter and the library that it runs with, which need not be the one that it was compiled with.

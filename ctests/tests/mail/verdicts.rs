@@ -1,8 +1,12 @@
 //! A filter that refuses, postpones, discards, accepts and quarantines at every stage.
 
-use ctests::{MailServer, Postfix};
+use ctests::{
+    MailServer, Postfix,
+    comparison::stop,
+    mailbag::{RECIPIENT, SENDER, letter},
+};
 
-use crate::{Candidate, RECIPIENT, SENDER, message, same_with_each, stable, stop};
+use crate::{Candidate, same_with_each, stable};
 
 const REJECTED: &str = "554-5.7.1 This is refused:\n554-5.7.1 100% of it\n554 5.7.1 for good";
 const POSTPONED: &str = "450 4.7.1 Not now";
@@ -34,7 +38,7 @@ const TABLE: [(&str, &[&str], &str, Fate); 6] = [
 fn verdicts() {
     let test = "verdicts behind Postfix";
     let Some(postfix) = Postfix::start_or_skip(test, &[]) else { return };
-    same_with_each(&postfix, Candidate::each(test, "ctests/filters/verdicts.c", &postfix), |candidate| {
+    same_with_each(test, &postfix, Candidate::each(test, "ctests/filters/verdicts.c", &postfix), |candidate| {
         let filter = candidate.serve(&postfix, &[]);
         let mut client = postfix.smtp();
         let mut deliveries = Vec::new();
@@ -43,7 +47,7 @@ fn verdicts() {
                 let case = format!("{candidate}: {verdict} at {stage}");
                 client.envelope(SENDER, &[RECIPIENT]);
                 let request = format!("{verdict} at {stage}\nX-Verdict: {stage} {verdict}");
-                let reply = client.data(&message(&request));
+                let reply = client.data(&letter(&request));
                 let name = reply.queue_id().unwrap_or("NAME");
                 assert_eq!(reply.text.replace(name, "NAME"), answer, "{case}");
                 let held = postfix.queue().iter().filter(|entry| entry.contains("\"hold\"")).count();
@@ -67,12 +71,12 @@ fn verdicts() {
         for (recipient, answer) in [("reject", REJECTED), ("later", POSTPONED), ("otto", "250 2.1.5 Ok")] {
             assert_eq!(client.ask(&format!("RCPT TO:<{recipient}@harbour.example>")).text, answer, "{candidate}");
         }
-        assert_eq!(client.data(&message("to the one that is left")).code(), "250");
+        assert_eq!(client.data(&letter("to the one that is left")).code(), "250");
         deliveries.push(postfix.sink().next());
         assert_eq!(deliveries.last().map(|last| last.recipients.len()), Some(1), "{candidate}");
         // The whole message goes, whoever else it was for.
-        client.submit(SENDER, &[RECIPIENT, "<discard@harbour.example>"], &message("to nobody"));
-        client.submit(SENDER, &[RECIPIENT], &message("the last one"));
+        client.submit(SENDER, &[RECIPIENT, "<discard@harbour.example>"], &letter("to nobody"));
+        client.submit(SENDER, &[RECIPIENT], &letter("the last one"));
         deliveries.push(postfix.sink().next());
         assert_eq!(deliveries.last().map(|last| last.header("Subject").concat()), Some("the last one".into()));
         stop(&candidate.setting, filter);
