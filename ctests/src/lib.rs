@@ -11,11 +11,13 @@
 //! [`Program`] is a filter that somebody else built; [`Postfix`] passes it mail that an [`SmtpClient`]
 //! submits, and delivers to a [`Sink`]. [`opendkim`] configures Debian's OpenDKIM. [`Sendmail`] is the other
 //! MTA, [`MailServer`] what both have in common, [`mailbag`] is mail of every kind, and [`comparison`] passes it with
-//! every library. [`Build`] is a filter made from its authors' sources.
+//! every library. [`Build`] is a filter made from its authors' sources, and a [`Backend`] stands in for the daemon that a
+//! filter asks.
 
 #![forbid(unsafe_code)]
 
 mod archive;
+mod backend;
 pub mod comparison;
 mod compile;
 pub mod conversation;
@@ -42,6 +44,7 @@ mod wire;
 mod words;
 
 pub use archive::{Archive, Build, Need, sources_dir};
+pub use backend::Backend;
 pub use compile::{Compile, Linkage};
 pub use conversation::Setting;
 pub use library::{Library, Origin, target_dir, workspace_dir};

@@ -1,21 +1,14 @@
 //! Where an MTA delivers to: an LMTP server that keeps everything.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
-    os::unix::{
-        fs::PermissionsExt,
-        net::{UnixListener, UnixStream},
-    },
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, Sender},
-    },
-    thread::{self, JoinHandle},
+    os::unix::net::UnixStream,
+    path::Path,
+    sync::mpsc::{self, Receiver, Sender},
     time::Duration,
 };
+
+use crate::Backend;
 
 /// A message as it was delivered.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -98,10 +91,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The server; it ends on drop.
 #[derive(Debug)]
 pub struct Sink {
-    path: PathBuf,
     deliveries: Receiver<Delivery>,
-    closing: Arc<AtomicBool>,
-    server: Option<JoinHandle<()>>,
+    _server: Backend,
 }
 
 impl Sink {
@@ -112,24 +103,8 @@ impl Sink {
     /// When the socket cannot be made.
     #[must_use]
     pub fn listen(path: impl AsRef<Path>) -> Sink {
-        let path = path.as_ref().to_path_buf();
-        let listener = UnixListener::bind(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("our own socket");
         let (sender, deliveries) = mpsc::channel();
-        let closing = Arc::new(AtomicBool::new(false));
-        let closed = Arc::clone(&closing);
-        let server = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if closed.load(Ordering::SeqCst) {
-                    break;
-                }
-                let sender = sender.clone();
-                let Ok(stream) = stream else { continue };
-                // A connection that breaks shows as a delivery that is missing.
-                thread::spawn(move || drop(converse(&stream, &sender)));
-            }
-        });
-        Sink { path, deliveries, closing, server: Some(server) }
+        Sink { deliveries, _server: Backend::listen(path, move |stream| converse(stream, &sender)) }
     }
 
     /// The next message that arrives.
@@ -161,16 +136,6 @@ impl Sink {
     /// When something has.
     pub fn assert_empty(&self) {
         assert_eq!(self.deliveries.try_iter().collect::<Vec<_>>(), [], "deliveries that nobody expects");
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.closing.store(true, Ordering::SeqCst);
-        let _ = UnixStream::connect(&self.path);
-        if let Some(server) = self.server.take() {
-            let _ = server.join();
-        }
     }
 }
 

@@ -7,9 +7,9 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixStream},
 };
 
-use ctests::{MailServer, Program, TempDir, mailbag::letter, skip};
+use ctests::{Backend, MailServer, Program, TempDir, mailbag::letter, skip};
 
-use crate::{backend::Backend, behind_postfix, behind_sendmail, fate, recipients, same_fates};
+use crate::{behind_postfix, behind_sendmail, fate, recipients, same_fates};
 
 /// Word in the message, and what amavis answers to it.
 const ANSWERS: [(&str, &str); 5] = [
@@ -81,7 +81,7 @@ fn changes_and_refuses(test: &str, mta: &dyn MailServer) {
     };
     let place = TempDir::new();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o750)).expect("our own");
-    let _amavis = Backend::listen(&place.join("amavis"), amavis);
+    let _amavis = Backend::listen(place.join("amavis"), amavis);
     let letters = ["not-wanted", "not-now", "doubtful", "accept-it"].map(|word| (word, letter(word)));
     let fates = same_fates(test, mta, &letters, |setting, directory| {
         let socket = directory.join("filter");

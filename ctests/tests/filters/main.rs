@@ -1,7 +1,6 @@
 //! Debian's other filters, as they are packaged: the mail of a whole bag with every library, behind each MTA.
 
 mod amavis;
-mod backend;
 mod clamav;
 mod every_call;
 mod examples;

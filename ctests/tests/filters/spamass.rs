@@ -6,12 +6,12 @@ use std::{
 };
 
 use ctests::{
-    MailServer, Program, TempDir,
+    Backend, MailServer, Program, TempDir,
     mailbag::{RECIPIENT, letter},
     skip,
 };
 
-use crate::{backend::Backend, behind_postfix, behind_sendmail, fate, recipients, same_fates};
+use crate::{behind_postfix, behind_sendmail, fate, recipients, same_fates};
 
 /// Answers one request, as in SpamAssassin's description of its protocol: the whole message comes back,
 /// changed where it is spam.
