@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use milter_protocol::{CommandCode, Stage};
+use milter_protocol::Stage;
 use serde_json::{Value, json};
 
 use crate::arguments::Inspect;
 use crate::macros::MacroLists;
 use crate::mta::{Mta, Patience};
-use crate::negotiation::{Negotiation, Treatment};
+use crate::negotiation::{COMMANDS, Negotiation, Treatment};
 use crate::palette::{FAINT, HEADING, Palette};
 use crate::report::clean;
 use crate::send::Error;
@@ -39,20 +39,6 @@ pub fn run(options: &Inspect) -> Result<ExitCode, Error> {
     session.quit().map_err(filter)?;
     Ok(ExitCode::SUCCESS)
 }
-
-/// The commands in the order of a session, with the names that people have for them.
-const COMMANDS: [(CommandCode, &str); 10] = [
-    (CommandCode::Connect, "connect"),
-    (CommandCode::Helo, "helo"),
-    (CommandCode::Mail, "mail"),
-    (CommandCode::Rcpt, "rcpt"),
-    (CommandCode::Data, "data"),
-    (CommandCode::Header, "headers"),
-    (CommandCode::EndOfHeaders, "end of headers"),
-    (CommandCode::Body, "body"),
-    (CommandCode::EndOfBody, "end of message"),
-    (CommandCode::Unknown, "unknown commands"),
-];
 
 /// What a filter wants from an MTA.
 struct Wishes<'a> {

@@ -1,5 +1,6 @@
 //! What filter and MTA agreed on.
 
+use milter_protocol::packet::stage_name;
 use milter_protocol::{Actions, CommandCode, Reply, Stage, Steps};
 
 use crate::failure::Failure;
@@ -44,28 +45,18 @@ const ACTIONS: [(Actions, &str); 9] = [
     (Actions::REQUEST_MACROS, "choose macros"),
 ];
 
-const UNWANTED: [(Steps, &str); 9] = [
-    (Steps::NO_CONNECT, "connect"),
-    (Steps::NO_HELO, "helo"),
-    (Steps::NO_MAIL, "mail"),
-    (Steps::NO_RCPT, "rcpt"),
-    (Steps::NO_DATA, "data"),
-    (Steps::NO_HEADERS, "headers"),
-    (Steps::NO_EOH, "end of headers"),
-    (Steps::NO_BODY, "body"),
-    (Steps::NO_UNKNOWN, "unknown commands"),
-];
-
-const UNANSWERED: [(Steps, &str); 9] = [
-    (Steps::NR_CONNECT, "connect"),
-    (Steps::NR_HELO, "helo"),
-    (Steps::NR_MAIL, "mail"),
-    (Steps::NR_RCPT, "rcpt"),
-    (Steps::NR_DATA, "data"),
-    (Steps::NR_HEADER, "headers"),
-    (Steps::NR_EOH, "end of headers"),
-    (Steps::NR_BODY, "body"),
-    (Steps::NR_UNKNOWN, "unknown commands"),
+/// The commands in the order of a session, with the names that people have for them.
+pub(crate) const COMMANDS: [(CommandCode, &str); 10] = [
+    (CommandCode::Connect, "connect"),
+    (CommandCode::Helo, "helo"),
+    (CommandCode::Mail, "mail"),
+    (CommandCode::Rcpt, "rcpt"),
+    (CommandCode::Data, "data"),
+    (CommandCode::Header, "headers"),
+    (CommandCode::EndOfHeaders, "end of headers"),
+    (CommandCode::Body, "body"),
+    (CommandCode::EndOfBody, "end of message"),
+    (CommandCode::Unknown, "unknown commands"),
 ];
 
 const EXTRAS: [(Steps, &str); 3] = [
@@ -126,43 +117,32 @@ impl Negotiation {
 
     /// What it asks for besides, in words.
     pub fn extras(&self) -> Vec<&'static str> {
-        self.steps_among(&EXTRAS)
+        EXTRAS.iter().filter(|(step, _)| self.steps.contains(*step)).map(|(_, name)| *name).collect()
     }
 
-    fn steps_among(&self, table: &[(Steps, &'static str)]) -> Vec<&'static str> {
-        table.iter().filter(|(step, _)| self.steps.contains(*step)).map(|(_, name)| *name).collect()
+    /// The commands that the agreed steps leave out, or leave unanswered, in words.
+    fn commands(&self, step_for: fn(CommandCode) -> Steps) -> String {
+        let agreed = COMMANDS.iter().filter(|(command, _)| self.steps.intersects(step_for(*command)));
+        agreed.map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
     }
 
     /// The agreement in words: what about, and what was agreed. Empty parts are left out.
     pub fn words(&self) -> Vec<(&'static str, String)> {
-        let steps = |table| self.steps_among(table).join(", ");
         let actions = self.actions().join(", ");
         let macros = self.macros.iter().map(|(stage, names)| {
             let names = String::from_utf8_lossy(names);
-            format!("{}: {}", stage_name(*stage), if names.is_empty() { "none" } else { &names })
+            format!("{}: {}", stage_name(*stage).replace('-', " "), if names.is_empty() { "none" } else { &names })
         });
         let mut words = vec![
             ("version", self.version.to_string()),
             ("may", if actions.is_empty() { "change nothing".to_owned() } else { actions }),
-            ("does not want", steps(&UNWANTED)),
-            ("does not answer", steps(&UNANSWERED)),
+            ("does not want", self.commands(CommandCode::left_out_step)),
+            ("does not answer", self.commands(CommandCode::no_reply_step)),
             ("and", self.extras().join(", ")),
             ("macros", macros.collect::<Vec<_>>().join("; ")),
         ];
         words.retain(|(_, text)| !text.is_empty());
         words
-    }
-}
-
-fn stage_name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Connect => "connect",
-        Stage::Helo => "helo",
-        Stage::Mail => "mail",
-        Stage::Rcpt => "rcpt",
-        Stage::Data => "data",
-        Stage::Eom => "end of message",
-        Stage::Eoh => "end of headers",
     }
 }
 
@@ -191,13 +171,14 @@ mod tests {
 
     #[test]
     fn agreements_read_as_words() {
-        let negotiation = Negotiation::check(Mta::Postfix, reply(6, 0x1, 0x502)).unwrap();
+        let negotiation = Negotiation::check(Mta::Postfix, reply(6, 0x1, 0x582)).unwrap();
         assert_eq!(
             negotiation.words(),
             [
                 ("version", "6".to_owned()),
                 ("may", "add headers".to_owned()),
                 ("does not want", "helo, unknown commands".to_owned()),
+                ("does not answer", "headers".to_owned()),
                 ("and", "may skip the rest of the body".to_owned()),
                 ("macros", "end of message: i; helo: none".to_owned()),
             ]
