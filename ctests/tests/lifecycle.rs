@@ -95,6 +95,8 @@ fn defect_40_failed_register() {
         let after = &quiet(&lines)[before.len()..];
         assert_eq!(after[..2], ["register -1", "opensocket -1"], "{lines:?}");
         assert!(after[2].starts_with("main -1"), "{lines:?}");
+        // There is no filter whose name such a message could begin with.
+        assert!(lines.iter().any(|line| line.starts_with("log 3 \"smfi_opensocket: no filter: ")), "{lines:?}");
     }
 }
 

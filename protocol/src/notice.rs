@@ -42,7 +42,11 @@ impl fmt::Display for Notice {
         match self {
             Notice::BrokenPromise { command, value } => {
                 let state = State::after(*command).map_or(0, |state| state as u8);
-                write!(f, "claimed not to reply in state {state} but did anyway (value {value})")
+                write!(
+                    f,
+                    "claimed not to reply in state {state} but did anyway (value {value}), which is not sent; return \
+                     SMFIS_NOREPLY, or leave this stage out of the SMFIP_NR_ flags and of the option noreply"
+                )
             }
             Notice::ReplyDue(command) => {
                 write!(f, "SMFIS_NOREPLY for {command} was not negotiated, the MTA waits for a reply: sent CONTINUE")

@@ -15,11 +15,10 @@ use crate::sys::shared::Shared;
 use crate::sys::syslog;
 pub(super) use crate::sys::syslog::Level;
 
-/// Writes a line about the filter called `name`.
+/// Writes a line about the filter called `name`, which is empty before there is one.
 pub(super) fn write(level: Level, name: &CStr, text: fmt::Arguments<'_>) {
-    let mut line = name.to_bytes().to_vec();
-    line.extend_from_slice(format!(": {text}").as_bytes());
-    syslog::write(level, line);
+    let separator: &[u8] = if name.is_empty() { b"" } else { b": " };
+    syslog::write(level, [name.to_bytes(), separator, text.to_string().as_bytes()].concat());
 }
 
 /// Tells that a run has ended, in the words that operators look for.

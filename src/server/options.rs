@@ -104,19 +104,19 @@ const ROWS: &[Row] = &[
     #[cfg(target_os = "linux")]
     Row {
         name: "processes",
-        values: "a number from 1 to 1024",
+        values: "a number up to 1024, or 0 for none",
         who: Who::Anybody,
         set: |options, value| {
-            options.processes = Some(value.parse().ok().filter(|workers: &NonZero<u16>| workers.get() <= 1024)?);
+            options.processes = NonZero::new(value.parse().ok().filter(|workers| *workers <= 1024)?);
             Some(())
         },
     },
     Row {
         name: "threads",
-        values: "a number from 1 to 65535",
+        values: "a number up to 65535, or 0 for as many as are needed",
         who: Who::Anybody,
         set: |options, value| {
-            options.threads = Some(value.parse().ok()?);
+            options.threads = NonZero::new(value.parse().ok()?);
             Some(())
         },
     },
@@ -187,10 +187,12 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "max-sessions",
-        values: "a number from 1 to 4294967295",
+        values: "a number up to 4294967295, or 0 for no limit",
         who: Who::Anybody,
         set: |options, value| {
-            options.limits.sessions = Some(value.parse().ok()?);
+            let sessions = NonZero::new(value.parse().ok()?);
+            // Without a limit nobody waits for admission.
+            options.limits = Limits { sessions, wait: options.limits.wait.filter(|_| sessions.is_some()) };
             Some(())
         },
     },
@@ -241,14 +243,15 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "metrics",
-        values: "the absolute path of a file, or unix: and that of a socket",
+        values: "off, the absolute path of a file, or unix: and that of a socket",
         who: Who::Anybody,
         set: |options, value| {
             let path = |path: &str| CString::new(path).ok().filter(|path| path.to_bytes().starts_with(b"/"));
-            options.metrics = Some(match value.strip_prefix("unix:") {
-                Some(socket) => metrics::Target::Socket(path(socket)?),
-                None => metrics::Target::File(path(value)?),
-            });
+            options.metrics = match value.strip_prefix("unix:") {
+                _ if value == "off" => None,
+                Some(socket) => Some(metrics::Target::Socket(path(socket)?)),
+                None => Some(metrics::Target::File(path(value)?)),
+            };
             Some(())
         },
     },
@@ -405,9 +408,18 @@ impl Options {
 
     /// Sets an option by name, for the program.
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), OptionError> {
-        let row = ROWS.iter().find(|row| row.name == name).ok_or_else(|| {
-            let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
-            OptionError(format!("unknown option {name}; there are {}", names.join(", ")))
+        self.set_one_of(ROWS.iter(), name, value)
+    }
+
+    fn set_one_of(
+        &mut self,
+        mut rows: impl Iterator<Item = &'static Row> + Clone,
+        name: &str,
+        value: &str,
+    ) -> Result<(), OptionError> {
+        let names = rows.clone().map(|row| row.name);
+        let row = rows.find(|row| row.name == name).ok_or_else(|| {
+            OptionError(format!("unknown option {name}; there are {}", names.collect::<Vec<_>>().join(", ")))
         })?;
         let wrong = || OptionError(format!("option {name}={value}: the value must be {}", row.values));
         (row.set)(self, value).ok_or_else(wrong)
@@ -432,7 +444,7 @@ impl Options {
                     "option {name} is for the filter's author, who sets it with smfi_setopt"
                 )));
             }
-            self.set(name, value)?;
+            self.set_one_of(ROWS.iter().filter(|row| row.who == Who::Anybody), name, value)?;
         }
         Ok(self)
     }
@@ -480,9 +492,16 @@ mod tests {
     fn what_is_not_understood_is_an_error_that_says_what_would_be() {
         let message = |text| with(text).unwrap_err();
         assert_eq!(message("drain=-1"), "option drain=-1: the value must be a number of seconds");
-        assert_eq!(message("threads=0"), "option threads=0: the value must be a number from 1 to 65535");
+        assert_eq!(
+            message("threads=-1"),
+            "option threads=-1: the value must be a number up to 65535, or 0 for as many as are needed"
+        );
         assert!(message("model=quick").starts_with("option model=quick: the value must be "));
-        assert!(message("speed=11").starts_with("unknown option speed; there are model, "));
+        let unknown = message("speed=11");
+        assert!(unknown.starts_with("unknown option speed; there are model, "), "{unknown}");
+        assert!(!unknown.contains("noreply"), "not in the environment: {unknown}");
+        let unknown = Options::DEFAULT.clone().set("speed", "11").unwrap_err().to_string();
+        assert!(unknown.ends_with(", noreply"), "{unknown}");
         assert_eq!(message("noreply=all"), "option noreply is for the filter's author, who sets it with smfi_setopt");
     }
 
@@ -493,6 +512,22 @@ mod tests {
         options.set("threads", "1").unwrap();
         let options = options.with("drain=2").unwrap();
         assert_eq!((options.drain, options.threads), (Duration::from_secs(2), NonZero::new(1)));
+    }
+
+    /// What the author has set is undone, without a word that means the default.
+    #[test]
+    fn the_administrator_can_undo() {
+        let mut options = Options::DEFAULT;
+        for (name, value) in
+            [("threads", "1"), ("max-sessions", "3"), ("admission-wait", "2"), ("metrics", "/m"), ("trace", "stderr")]
+        {
+            options.set(name, value).unwrap();
+        }
+        assert_eq!(options.with("threads=0, max-sessions=0, metrics=off, trace=off"), Ok(Options::DEFAULT));
+        let mut options = Options::DEFAULT;
+        options.set("threads", "0").unwrap();
+        options.set("max-sessions", "0").unwrap();
+        assert_eq!(options, Options::DEFAULT);
     }
 
     #[test]
@@ -536,8 +571,10 @@ mod tests {
     #[test]
     fn processes() {
         assert_eq!(with("processes=1024").unwrap().processes, NonZero::new(1024));
-        for bad in ["processes=0", "processes=1025", "processes=many"] {
-            assert_eq!(with(bad).unwrap_err(), format!("option {bad}: the value must be a number from 1 to 1024"));
+        assert_eq!(with("processes=2, processes=0").unwrap().processes, None);
+        for bad in ["processes=1025", "processes=-1", "processes=many"] {
+            let message = format!("option {bad}: the value must be a number up to 1024, or 0 for none");
+            assert_eq!(with(bad).unwrap_err(), message);
         }
         assert!(with("processes=2, model=threads").unwrap().agree().is_ok());
         assert!(with("processes=2, threads=1").unwrap().agree().is_ok());

@@ -122,7 +122,13 @@ fn options_are_taken_or_refused() {
             /* One thread for all, and one for each connection: that cannot be. */
             if (smfi_setopt("model", "threads") != MI_SUCCESS)
                 return 4;
-            return smfi_main() != MI_FAILURE;
+            if (smfi_main() != MI_FAILURE)
+                return 5;
+            /* 0 takes a limit back. */
+            if (smfi_setopt("threads", "0") != MI_SUCCESS)
+                return 6;
+            smfi_stop();
+            return smfi_main() != MI_SUCCESS;
         }
     "#;
     stage::with_program(text, &stage::pkg_config(&["--cflags", "--libs"]), |program| {

@@ -201,7 +201,7 @@ fn what_is_not_ours_stays() {
     let said = start(&directory.join("none/metrics").display().to_string());
     assert!(said.contains("No such file or directory"), "{said}");
     for wrong in ["relative", "unix:relative", ""] {
-        assert!(start(wrong).contains("the absolute path of a file, or unix: and that of a socket"), "{wrong}");
+        assert!(start(wrong).contains("off, the absolute path of a file, or unix: and that of a socket"), "{wrong}");
     }
     let said = refusal("model=fork, metrics=unix:/nowhere/x", OPENINGS[0], TempDir::new());
     assert!(said.contains("with model=fork or processes=N use metrics=PATH"), "{said}");

@@ -69,7 +69,8 @@ fn every_notice_says_what_has_happened() {
     for (notice, text) in [
         (
             Notice::BrokenPromise { command: CommandCode::Unknown, value: 1 },
-            "claimed not to reply in state 13 but did anyway (value 1)",
+            "claimed not to reply in state 13 but did anyway (value 1), which is not sent; return SMFIS_NOREPLY, or leave \
+             this stage out of the SMFIP_NR_ flags and of the option noreply",
         ),
         (
             Notice::ReplyDue(CommandCode::Mail),
