@@ -1,6 +1,7 @@
-# make            build the shared and the static library
-# make install    PREFIX=/usr/local LIBDIR= INCLUDEDIR= MANDIR= DESTDIR=
+# make            build the shared and the static library, and milter-probe
+# make install    PREFIX=/usr/local LIBDIR= INCLUDEDIR= BINDIR= DATADIR= MANDIR= ZSHDIR= DESTDIR=
 # make uninstall  with the same variables
+# make install-library, install-probe: one without the other
 # make html       the manual pages for browsers, in target/html; needs mandoc
 # make dist       the sources as an archive
 # make deb        Debian packages, in target/deb
@@ -18,7 +19,11 @@
 PREFIX = /usr/local
 LIBDIR = $(PREFIX)/lib
 INCLUDEDIR = $(PREFIX)/include
-MANDIR = $(PREFIX)/share/man
+BINDIR = $(PREFIX)/bin
+DATADIR = $(PREFIX)/share
+MANDIR = $(DATADIR)/man
+# Debian has /usr/share/zsh/vendor-completions.
+ZSHDIR = $(DATADIR)/zsh/site-functions
 DESTDIR =
 SONAME = libmilter.so.1.0.1
 LIBMILTER_SONAME ?= $(SONAME)
@@ -43,20 +48,23 @@ RELEASE = $(TARGET)/$${CARGO_BUILD_TARGET:+$$CARGO_BUILD_TARGET/}release
 # Without a name of its own the library is installed as libmilter.so.
 INSTALLED = $${LIBMILTER_SONAME:-libmilter.so}
 
-all: archive
-
-# The default name is left to build.rs, so that cargo sees no difference between `make` and `cargo build`. root often has
-# no cargo: `sudo make install` then takes what an earlier `make` built.
-library:
-	@if [ '$(LIBMILTER_SONAME)' = '$(SONAME)' ]; then unset LIBMILTER_SONAME; \
-	else export LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; fi; \
-	if command -v $(CARGO) >/dev/null; then \
-		$(CARGO) build --release --locked --package libmilter; \
-	elif [ -f "$(RELEASE)/libmilter.so" ] && [ -f "$(RELEASE)/libmilter.a" ]; then \
-		echo "$(CARGO) not found: using the library built earlier"; \
+# Builds the package $(1), which makes the files $(2). root often has no cargo: `sudo make install` then takes what an
+# earlier `make` built.
+cargo_build = if command -v $(CARGO) >/dev/null; then \
+		$(CARGO) build --release --locked --package $(1); \
+	elif (cd "$(RELEASE)" && ls $(2)) >/dev/null 2>&1; then \
+		echo "$(CARGO) not found: using the $(1) built earlier"; \
 	else \
 		echo "$(CARGO) not found: install Rust (https://rustup.rs) or set CARGO" >&2; exit 1; \
 	fi
+
+all: archive probe
+
+# The default name is left to build.rs, so that cargo sees no difference between `make` and `cargo build`.
+library:
+	@if [ '$(LIBMILTER_SONAME)' = '$(SONAME)' ]; then unset LIBMILTER_SONAME; \
+	else export LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; fi; \
+	$(call cargo_build,libmilter,libmilter.so libmilter.a)
 
 # Cargo's archive carries Rust's standard library with global names, which clash as soon as a program contains a second
 # such archive. Here everything becomes one object in which only the names of the C interface are global.
@@ -70,7 +78,23 @@ archive: library
 	rm -f "$$stage/libmilter.a"; \
 	$(AR) rcsD "$$stage/libmilter.a" "$$stage/milter.o"
 
-install: archive
+# The program, and what shells complete, which it says itself.
+probe:
+	@$(call cargo_build,milter-probe,milter-probe)
+	@set -e; program="$(RELEASE)/milter-probe"; stage="$(RELEASE)/install"; mkdir -p "$$stage"; \
+	for shell in bash zsh fish; do \
+		if [ "$$stage/completions.$$shell" -nt "$$program" ]; then continue; fi; \
+		if "$$program" completions $$shell > "$$stage/$$shell.$$$$"; then \
+			mv "$$stage/$$shell.$$$$" "$$stage/completions.$$shell"; \
+		else \
+			rm -f "$$stage/$$shell.$$$$"; echo "milter-probe does not run here: no completions for $$shell" >&2; \
+		fi; \
+	done
+
+install: install-library install-probe
+	@[ -n '$(DESTDIR)' ] || echo "Installed below $(PREFIX). The dynamic linker may need an ldconfig."
+
+install-library: archive
 	@set -e; LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; lib='$(DESTDIR)$(LIBDIR)'; include='$(DESTDIR)$(INCLUDEDIR)'; \
 	mkdir -p "$$lib/pkgconfig" "$$lib/cmake/libmilter" "$$include/libmilter"; \
 	install -m 755 "$(RELEASE)/libmilter.so" "$$lib/$(INSTALLED)"; \
@@ -84,10 +108,19 @@ install: archive
 			"$$description.in" > "$$lib/$$description"; \
 		chmod 644 "$$lib/$$description"; \
 	done; \
-	for page in man/*.[1-9]; do \
+	for page in man/*.[37]; do \
 		section="$(DESTDIR)$(MANDIR)/man$${page##*.}"; mkdir -p "$$section"; install -m 644 "$$page" "$$section"; \
-	done; \
-	[ -n '$(DESTDIR)' ] || echo "Installed below $(PREFIX). The dynamic linker may need an ldconfig."
+	done
+
+install-probe: probe
+	@set -e; data='$(DESTDIR)$(DATADIR)'; stage="$(RELEASE)/install"; \
+	put() { mkdir -p "$${3%/*}"; install -m "$$1" "$$2" "$$3"; }; \
+	put 755 "$(RELEASE)/milter-probe" '$(DESTDIR)$(BINDIR)/milter-probe'; \
+	put 644 man/milter-probe.1 '$(DESTDIR)$(MANDIR)/man1/milter-probe.1'; \
+	if ! [ -f "$$stage/completions.fish" ]; then exit 0; fi; \
+	put 644 "$$stage/completions.bash" "$$data/bash-completion/completions/milter-probe"; \
+	put 644 "$$stage/completions.zsh" '$(DESTDIR)$(ZSHDIR)/_milter-probe'; \
+	put 644 "$$stage/completions.fish" "$$data/fish/vendor_completions.d/milter-probe.fish"
 
 uninstall:
 	@set -e; LIBMILTER_SONAME='$(LIBMILTER_SONAME)'; lib='$(DESTDIR)$(LIBDIR)'; include='$(DESTDIR)$(INCLUDEDIR)'; \
@@ -95,6 +128,9 @@ uninstall:
 	for description in $(DESCRIPTIONS); do rm -f "$$lib/$$description"; done; \
 	for header in $(HEADERS); do rm -f "$$include/libmilter/$$header"; done; \
 	for page in man/*.[1-9]; do rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}"; done; \
+	rm -f '$(DESTDIR)$(BINDIR)/milter-probe' '$(DESTDIR)$(ZSHDIR)/_milter-probe' \
+		'$(DESTDIR)$(DATADIR)/bash-completion/completions/milter-probe' \
+		'$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/milter-probe.fish'; \
 	for own in "$$lib/cmake/libmilter" "$$include/libmilter"; do \
 		if [ -d "$$own" ]; then rmdir "$$own" 2>/dev/null || :; fi; \
 	done
@@ -167,4 +203,4 @@ check:
 clean:
 	$(CARGO) clean
 
-.PHONY: all library archive install uninstall dist deb html demo generated sources races mutations mutants bench check clean
+.PHONY: all library archive probe install install-library install-probe uninstall dist deb html demo generated sources races mutations mutants bench check clean

@@ -28,14 +28,13 @@ step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 show() { printf '  $ %s\n' "$*"; "$@"; }
 fail() { printf '\nmake demo: %s\n' "$*" >&2; exit 1; }
 
-step "1. Build the library, and install it into a directory of its own"
+step "1. Build the library and milter-probe, and install them into a directory of their own"
 rm -rf "$prefix"
 # What was said to the make that runs this script is not for this one.
 unset MAKEFLAGS MAKELEVEL
 show make --silent install "PREFIX=$prefix" >"$scratch/install.log" || fail "see above"
 head -n 1 "$scratch/install.log"
-cargo build --quiet --release --locked --package milter-probe
-probe=$target/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/milter-probe
+probe=$prefix/bin/milter-probe
 (cd "$prefix" && find . -type f -o -type l) | sed 's|^\./|    |' | sort
 
 step "2. Compile a C filter, ctests/filters/demo.c, as its author would"

@@ -262,7 +262,7 @@ fn clear(command: &mut Command) -> &mut Command {
     command
 }
 
-/// The library as `make install` puts it in place; of the two kinds of library only the one of this linkage is there.
+/// The library as `make install-library` puts it in place; of the two kinds of library only the one of this linkage is there.
 fn prefix(linkage: Linkage) -> &'static Path {
     static PREFIXES: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
     let (kind, other) = match linkage {
@@ -273,7 +273,7 @@ fn prefix(linkage: Linkage) -> &'static Path {
         let prefix = target_dir().join("ctests/sources").join(kind).join("prefix");
         let _ = fs::remove_dir_all(&prefix);
         let mut make = Command::new("make");
-        make.arg("--silent").arg("install").arg(format!("PREFIX={}", prefix.display()));
+        make.arg("--silent").arg("install-library").arg(format!("PREFIX={}", prefix.display()));
         make.current_dir(workspace_dir()).env("CARGO_TARGET_DIR", target_dir());
         clear(&mut make);
         let output = make.output().expect("make");

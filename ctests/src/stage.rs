@@ -1,4 +1,4 @@
-//! The library as `make install` puts it in place, in a private prefix.
+//! The library as `make install-library` puts it in place, in a private prefix.
 
 use crate::{TempDir, target_dir, workspace_dir};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub fn prefix() -> &'static Path {
     PREFIX.get_or_init(|| {
         let prefix = target_dir().join("ctests/prefix");
         let _ = std::fs::remove_dir_all(&prefix);
-        output(make().arg("install").arg(format!("PREFIX={}", prefix.display())));
+        output(make().arg("install-library").arg(format!("PREFIX={}", prefix.display())));
         prefix
     })
 }

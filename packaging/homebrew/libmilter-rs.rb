@@ -12,6 +12,7 @@ class LibmilterRs < Formula
   def install
     system "cargo", "cinstall", "--locked", "--release", "--prefix", prefix, "--libdir", lib
     system "cargo", "install", *std_cargo_args(path: "probe")
+    generate_completions_from_executable(bin/"milter-probe", "completions")
     man1.install Dir["man/*.1"]
     man3.install Dir["man/*.3"]
     man7.install Dir["man/*.7"]

@@ -1,10 +1,11 @@
 //! `make install` and `make uninstall`.
 
 use crate::manual;
-use ctests::TempDir;
-use ctests::stage::{make, output, prefix};
+use ctests::stage::{make, output};
+use ctests::{TempDir, target_dir};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::{fs, process::Command};
 
 /// Everything below a directory that is no directory, with the destination of links.
@@ -38,18 +39,30 @@ fn with_manual(entries: &[(&str, Option<&str>)], manual: &str) -> BTreeMap<PathB
     files
 }
 
-/// Runs `make` on a library that is built already.
+/// Where everything is installed, by the first call.
+fn everything() -> &'static Path {
+    static EVERYTHING: OnceLock<PathBuf> = OnceLock::new();
+    EVERYTHING.get_or_init(|| {
+        let everything = target_dir().join("ctests/everything");
+        let _ = fs::remove_dir_all(&everything);
+        output(make().arg("install").arg(format!("PREFIX={}", everything.display())));
+        everything
+    })
+}
+
+/// Runs `make` on what is built already.
 fn make_built(arguments: &[String]) {
-    prefix();
+    everything();
     output(make().arg("CARGO=true").args(arguments));
 }
 
 #[test]
 fn everything_has_its_place_below_the_prefix() {
     assert_eq!(
-        files(prefix()),
+        files(everything()),
         with_manual(
             &[
+                ("bin/milter-probe", None),
                 ("include/libmilter/mfapi.h", None),
                 ("include/libmilter/mfdef.h", None),
                 ("include/libmilter/mfext.h", None),
@@ -59,6 +72,9 @@ fn everything_has_its_place_below_the_prefix() {
                 ("lib/libmilter.so", Some("libmilter.so.1.0.1")),
                 ("lib/libmilter.so.1.0.1", None),
                 ("lib/pkgconfig/milter.pc", None),
+                ("share/bash-completion/completions/milter-probe", None),
+                ("share/fish/vendor_completions.d/milter-probe.fish", None),
+                ("share/zsh/site-functions/_milter-probe", None),
             ],
             "share/man"
         )
@@ -74,7 +90,10 @@ fn a_distribution_chooses_directories_and_name() {
         "PREFIX=/usr".to_owned(),
         "LIBDIR=/usr/lib/x86_64-linux-gnu".to_owned(),
         "INCLUDEDIR=/usr/headers".to_owned(),
+        "BINDIR=/usr/programs".to_owned(),
+        "DATADIR=/usr/data".to_owned(),
         "MANDIR=/usr/manual".to_owned(),
+        "ZSHDIR=/usr/zsh".to_owned(),
         "LIBMILTER_SONAME=libmilter.so.6".to_owned(),
     ];
     make_built(&arguments);
@@ -82,6 +101,8 @@ fn a_distribution_chooses_directories_and_name() {
         files(destination.path()),
         with_manual(
             &[
+                ("usr/data/bash-completion/completions/milter-probe", None),
+                ("usr/data/fish/vendor_completions.d/milter-probe.fish", None),
                 ("usr/headers/libmilter/mfapi.h", None),
                 ("usr/headers/libmilter/mfdef.h", None),
                 ("usr/headers/libmilter/mfext.h", None),
@@ -91,6 +112,8 @@ fn a_distribution_chooses_directories_and_name() {
                 ("usr/lib/x86_64-linux-gnu/libmilter.so", Some("libmilter.so.6")),
                 ("usr/lib/x86_64-linux-gnu/libmilter.so.6", None),
                 ("usr/lib/x86_64-linux-gnu/pkgconfig/milter.pc", None),
+                ("usr/programs/milter-probe", None),
+                ("usr/zsh/_milter-probe", None),
             ],
             "usr/manual"
         )
@@ -141,14 +164,38 @@ fn who_has_no_cargo_is_told_what_to_do() {
     let message = String::from_utf8_lossy(&said.stderr);
     assert!(!said.status.success() && message.contains("no-such-cargo not found: install Rust"), "{message}");
     // What an earlier make has built is good enough.
-    prefix();
+    everything();
     let destination = format!("DESTDIR={}", empty.path().display());
     output(make().args(["CARGO=no-such-cargo", "install", &destination]));
-    assert!(empty.join("usr/local/lib/libmilter.so.1.0.1").exists());
+    for file in ["lib/libmilter.so.1.0.1", "bin/milter-probe"] {
+        assert!(empty.join("usr/local").join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn the_library_and_the_probe_can_be_installed_apart() {
+    for (target, file, other) in [("library", "lib/libmilter.a", "bin"), ("probe", "bin/milter-probe", "lib")] {
+        let destination = TempDir::new();
+        make_built(&[format!("install-{target}"), format!("PREFIX={}", destination.path().display())]);
+        assert!(destination.join(file).exists() && !destination.join(other).exists(), "{target}");
+    }
+}
+
+#[test]
+fn shells_find_completions_where_they_are_installed() {
+    let bash = everything().join("share/bash-completion/completions/milter-probe");
+    let ask = r#". "$1"; complete -p milter-probe"#;
+    output(Command::new("bash").args(["--norc", "-e", "-c", ask, "bash"]).arg(bash));
+    let first_line = |name: &str| {
+        let text = fs::read_to_string(everything().join("share").join(name)).expect("it is installed");
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(first_line("zsh/site-functions/_milter-probe"), "#compdef milter-probe");
+    assert!(first_line("fish/vendor_completions.d/milter-probe.fish").starts_with('#'));
 }
 
 #[test]
 fn the_installed_files_can_be_read_by_everybody() {
-    let listing = output(Command::new("find").arg(prefix()).args(["-type", "f", "!", "-perm", "-444"]));
+    let listing = output(Command::new("find").arg(everything()).args(["-type", "f", "!", "-perm", "-444"]));
     assert_eq!(listing, "");
 }

@@ -36,7 +36,7 @@ fn package(directory: &Path, name: &str) -> PathBuf {
     found.next().unwrap_or_else(|| panic!("no package {name} in {}", directory.display())).path()
 }
 
-/// The files of a package, but documentation.
+/// The files of a package, but documentation and what lintian is told.
 fn files(package: &Path) -> Vec<String> {
     let listing = output(Command::new("dpkg-deb").arg("--contents").arg(package));
     let names = listing.lines().filter(|line| !line.starts_with('d')).map(|line| {
@@ -44,7 +44,9 @@ fn files(package: &Path) -> Vec<String> {
         let name = line.split_whitespace().skip(5).collect::<Vec<_>>().join(" ");
         name.trim_start_matches('.').to_owned()
     });
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with("/usr/share/")).collect();
+    let is_aside =
+        |name: &str| ["doc", "man", "lintian"].iter().any(|aside| name.starts_with(&format!("/usr/share/{aside}/")));
+    let mut names: Vec<String> = names.filter(|name| !is_aside(name)).collect();
     names.sort();
     names
 }
@@ -68,7 +70,15 @@ fn files_are_where_sendmail_has_them() {
             format!("{lib}/pkgconfig/milter.pc"),
         ]
     );
-    assert_eq!(files(&package(packages, "milter-probe")), ["/usr/bin/milter-probe"]);
+    assert_eq!(
+        files(&package(packages, "milter-probe")),
+        [
+            "/usr/bin/milter-probe",
+            "/usr/share/bash-completion/completions/milter-probe",
+            "/usr/share/fish/vendor_completions.d/milter-probe.fish",
+            "/usr/share/zsh/vendor-completions/_milter-probe",
+        ]
+    );
 }
 
 #[test]

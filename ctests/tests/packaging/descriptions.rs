@@ -55,7 +55,14 @@ fn debian_knows_every_function() {
 
 #[test]
 fn scripts_for_alpine_and_homebrew_have_no_syntax_errors() {
-    output(Command::new("sh").arg("-n").arg(workspace_dir().join("packaging/alpine/APKBUILD")));
+    let build = workspace_dir().join("packaging/alpine/APKBUILD");
+    output(Command::new("sh").arg("-n").arg(&build));
+    if exists("shellcheck") {
+        // What abuild reads, and what it sets.
+        output(Command::new("shellcheck").args(["--shell=dash", "--exclude=SC2034,SC2154"]).arg(build));
+    } else {
+        skip("mistakes in the APKBUILD", "shellcheck");
+    }
     if exists("ruby") {
         output(Command::new("ruby").arg("-c").arg(workspace_dir().join("packaging/homebrew/libmilter-rs.rb")));
     } else {
