@@ -1,5 +1,9 @@
 //! Keeps panics on the Rust side of the boundary.
 
+use super::mfapi::{MI_FAILURE, MI_SUCCESS, SMFICTX};
+use super::pointer::session;
+use crate::server::Context;
+use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the body of an exported function and returns `refused` when it gives no answer or panics.
@@ -10,6 +14,24 @@ pub(super) fn guard<R>(refused: R, call: impl FnOnce() -> Option<R>) -> R {
         Ok(Some(answer)) => answer,
         Ok(None) | Err(_) => refused,
     }
+}
+
+/// Runs the body of the exported function `name`, which is about a session. The body says whether that was done; `None`
+/// stands for arguments that cannot be used, of which the session learns here.
+///
+/// # Safety
+///
+/// Session rule of the pointer contract, for as long as the body uses the session.
+pub(super) unsafe fn on_session<'a>(
+    ctx: *mut SMFICTX,
+    name: &'static str,
+    body: impl FnOnce(&'a Context) -> Option<bool>,
+) -> c_int {
+    guard(MI_FAILURE, || {
+        // SAFETY: passed on to the caller.
+        let session = unsafe { session(ctx)? };
+        body(session).unwrap_or_else(|| session.refuse_arguments(name)).then_some(MI_SUCCESS)
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The calls that modify a message, and the one that asks the MTA for patience.
 
-use super::guard::guard;
-use super::mfapi::{MI_FAILURE, MI_SUCCESS, SMFICTX};
-use super::pointer::{buffer, session, string, text};
+use super::guard::on_session;
+use super::mfapi::SMFICTX;
+use super::pointer::{buffer, string, text};
 use milter_protocol::Modification;
 use std::ffi::{c_char, c_int, c_uchar};
 
@@ -18,11 +18,13 @@ use std::ffi::{c_char, c_int, c_uchar};
 /// does not fit into a packet or the MTA cannot be reached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_addheader(ctx: *mut SMFICTX, name: *mut c_char, value: *mut c_char) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, name, value) = unsafe { (session(ctx)?, text(name)?, string(value)?) };
-        session.modify(Modification::AddHeader { name, value }).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_addheader", |session| {
+            let (name, value) = (text(name)?, string(value)?);
+            Some(session.modify(Modification::AddHeader { name, value }))
+        })
+    }
 }
 
 /// Changes or removes a header field of the message.
@@ -42,12 +44,14 @@ pub unsafe extern "C" fn smfi_chgheader(
     index: c_int,
     value: *mut c_char,
 ) -> c_int {
-    guard(MI_FAILURE, || {
-        let index = u32::try_from(index).ok()?;
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, name, value) = unsafe { (session(ctx)?, text(name)?, string(value).unwrap_or_default()) };
-        session.modify(Modification::ChangeHeader { index, name, value }).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_chgheader", |session| {
+            let index = u32::try_from(index).ok()?;
+            let (name, value) = (text(name)?, string(value).unwrap_or_default());
+            Some(session.modify(Modification::ChangeHeader { index, name, value }))
+        })
+    }
 }
 
 /// Inserts a header field into the message.
@@ -68,12 +72,14 @@ pub unsafe extern "C" fn smfi_insheader(
     name: *mut c_char,
     value: *mut c_char,
 ) -> c_int {
-    guard(MI_FAILURE, || {
-        let index = u32::try_from(index).ok()?;
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, name, value) = unsafe { (session(ctx)?, text(name)?, string(value)?) };
-        session.modify(Modification::InsertHeader { index, name, value }).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_insheader", |session| {
+            let index = u32::try_from(index).ok()?;
+            let (name, value) = (text(name)?, string(value)?);
+            Some(session.modify(Modification::InsertHeader { index, name, value }))
+        })
+    }
 }
 
 /// Replaces the envelope sender of the message.
@@ -87,11 +93,13 @@ pub unsafe extern "C" fn smfi_insheader(
 /// packet or the MTA cannot be reached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_chgfrom(ctx: *mut SMFICTX, address: *mut c_char, arguments: *mut c_char) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, address, arguments) = unsafe { (session(ctx)?, text(address)?, string(arguments)) };
-        session.modify(Modification::ChangeSender { address, arguments }).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_chgfrom", |session| {
+            let (address, arguments) = (text(address)?, string(arguments));
+            Some(session.modify(Modification::ChangeSender { address, arguments }))
+        })
+    }
 }
 
 /// Adds a recipient to the message.
@@ -104,11 +112,13 @@ pub unsafe extern "C" fn smfi_chgfrom(ctx: *mut SMFICTX, address: *mut c_char, a
 /// a packet or the MTA cannot be reached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_addrcpt(ctx: *mut SMFICTX, address: *mut c_char) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, address) = unsafe { (session(ctx)?, text(address)?) };
-        session.modify(Modification::AddRecipient { address }).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_addrcpt", |session| {
+            let address = text(address)?;
+            Some(session.modify(Modification::AddRecipient { address }))
+        })
+    }
 }
 
 /// Adds a recipient with ESMTP arguments to the message.
@@ -122,11 +132,13 @@ pub unsafe extern "C" fn smfi_addrcpt(ctx: *mut SMFICTX, address: *mut c_char) -
 /// packet or the MTA cannot be reached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_addrcpt_par(ctx: *mut SMFICTX, address: *mut c_char, arguments: *mut c_char) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, address, arguments) = unsafe { (session(ctx)?, text(address)?, string(arguments)) };
-        session.modify(Modification::AddRecipientWithArguments { address, arguments }).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_addrcpt_par", |session| {
+            let (address, arguments) = (text(address)?, string(arguments));
+            Some(session.modify(Modification::AddRecipientWithArguments { address, arguments }))
+        })
+    }
 }
 
 /// Removes a recipient from the message.
@@ -139,11 +151,13 @@ pub unsafe extern "C" fn smfi_addrcpt_par(ctx: *mut SMFICTX, address: *mut c_cha
 /// a packet or the MTA cannot be reached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_delrcpt(ctx: *mut SMFICTX, address: *mut c_char) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, address) = unsafe { (session(ctx)?, text(address)?) };
-        session.modify(Modification::DeleteRecipient { address }).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_delrcpt", |session| {
+            let address = text(address)?;
+            Some(session.modify(Modification::DeleteRecipient { address }))
+        })
+    }
 }
 
 /// Tells the MTA that the filter is still at work, so that it starts its timeout again.
@@ -155,10 +169,8 @@ pub unsafe extern "C" fn smfi_delrcpt(ctx: *mut SMFICTX, address: *mut c_char) -
 /// @return MI_SUCCESS; MI_FAILURE if ctx is NULL or the MTA cannot be reached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_progress(ctx: *mut SMFICTX) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session rule of the pointer contract.
-        unsafe { session(ctx)? }.progress().then_some(MI_SUCCESS)
-    })
+    // SAFETY: session rule of the pointer contract.
+    unsafe { on_session(ctx, "smfi_progress", |session| Some(session.progress())) }
 }
 
 /// Replaces the body of the message.
@@ -173,11 +185,13 @@ pub unsafe extern "C" fn smfi_progress(ctx: *mut SMFICTX) -> c_int {
 /// or the MTA cannot be reached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_replacebody(ctx: *mut SMFICTX, body: *mut c_uchar, length: c_int) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session and buffer rules of the pointer contract.
-        let (session, body) = unsafe { (session(ctx)?, buffer(body, length)?) };
-        session.replace_body(body).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and buffer rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_replacebody", |session| {
+            let body = buffer(body, length)?;
+            Some(session.replace_body(body))
+        })
+    }
 }
 
 /// Quarantines the message: the MTA keeps it, undelivered, until somebody decides.
@@ -190,9 +204,11 @@ pub unsafe extern "C" fn smfi_replacebody(ctx: *mut SMFICTX, body: *mut c_uchar,
 /// packet or the MTA cannot be reached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_quarantine(ctx: *mut SMFICTX, reason: *mut c_char) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, reason) = unsafe { (session(ctx)?, text(reason)?) };
-        session.modify(Modification::Quarantine { reason }).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_quarantine", |session| {
+            let reason = text(reason)?;
+            Some(session.modify(Modification::Quarantine { reason }))
+        })
+    }
 }

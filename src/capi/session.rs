@@ -1,8 +1,8 @@
 //! The calls that concern a session: its private pointer, its macros and its SMTP reply.
 
-use super::guard::guard;
+use super::guard::{guard, on_session};
 use super::mfapi::{MI_FAILURE, MI_SUCCESS, SMFICTX};
-use super::pointer::{session, string, text};
+use super::pointer::{session, string};
 use milter_protocol::{SmtpReply, Stage};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
@@ -19,7 +19,7 @@ use std::ptr;
 pub unsafe extern "C" fn smfi_getsymval(ctx: *mut SMFICTX, name: *mut c_char) -> *mut c_char {
     guard(ptr::null_mut(), || {
         // SAFETY: session and string rules of the pointer contract.
-        let (session, name) = unsafe { (session(ctx)?, text(name)?) };
+        let (session, name) = unsafe { (session(ctx)?, string(name).unwrap_or_default()) };
         session.macro_value(name).map(|value| value.as_ptr())
     })
 }
@@ -41,11 +41,13 @@ pub unsafe extern "C" fn smfi_setreply(
     status: *mut c_char,
     text: *mut c_char,
 ) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, code, status, text) = unsafe { (session(ctx)?, string(code)?, string(status), string(text)) };
-        session.set_reply(SmtpReply::single(code, status, text)).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_setreply", |session| {
+            let reply = SmtpReply::single(string(code)?, string(status), string(text));
+            Some(session.set_reply("smfi_setreply", reply))
+        })
+    }
 }
 
 /// Stores a pointer of the filter's own with the session.
@@ -88,9 +90,11 @@ pub unsafe extern "C" fn smfi_getpriv(ctx: *mut SMFICTX) -> *mut c_void {
 /// @return MI_SUCCESS, or MI_FAILURE if ctx or macros is NULL, there is no such stage or its list is set already.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_setsymlist(ctx: *mut SMFICTX, stage: c_int, macros: *mut c_char) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: session and string rules of the pointer contract.
-        let (session, macros) = unsafe { (session(ctx)?, string(macros)?) };
-        session.request_macros(Stage::from_index(stage)?, macros).then_some(MI_SUCCESS)
-    })
+    // SAFETY: session and string rules of the pointer contract.
+    unsafe {
+        on_session(ctx, "smfi_setsymlist", |session| {
+            let macros = string(macros)?;
+            Some(session.request_macros(Stage::from_index(stage)?, macros))
+        })
+    }
 }

@@ -5,9 +5,9 @@
 //! stack, and [`set_reply_lines`] is given both places. Either way the lines are read one by one and nothing
 //! behind the closing NULL is touched.
 
-use super::guard::guard;
-use super::mfapi::{MI_FAILURE, MI_SUCCESS, SMFICTX};
-use super::pointer::{session, string};
+use super::guard::on_session;
+use super::mfapi::SMFICTX;
+use super::pointer::string;
 use milter_protocol::SmtpReply;
 use std::ffi::{c_char, c_int};
 
@@ -168,11 +168,12 @@ unsafe fn set_reply(
     status: *const c_char,
     lines: impl Iterator<Item = *const c_char>,
 ) -> c_int {
-    guard(MI_FAILURE, || {
-        // SAFETY: passed on to the caller.
-        let (session, code, status) = unsafe { (session(ctx)?, string(code)?, string(status)) };
-        // SAFETY: as above; NULL ends the lines.
-        let lines = lines.map_while(|line| unsafe { string(line) }).fuse();
-        session.set_reply(SmtpReply::multiline(code, status, lines)).then_some(MI_SUCCESS)
-    })
+    // SAFETY: passed on to the caller; NULL ends the lines.
+    unsafe {
+        on_session(ctx, "smfi_setmlreply", |session| {
+            let lines = lines.map_while(|line| string(line)).fuse();
+            let reply = SmtpReply::multiline(string(code)?, string(status), lines);
+            Some(session.set_reply("smfi_setmlreply", reply))
+        })
+    }
 }

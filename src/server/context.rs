@@ -108,10 +108,11 @@ impl Context {
         self.private.store(private, Relaxed);
     }
 
-    /// The value of a macro, NUL-terminated; it stays in place until the macros of its stage are replaced.
+    /// The value of a macro, NUL-terminated; it stays in place until the macros of its stage are replaced. No macro has an
+    /// empty name.
     pub(crate) fn macro_value(&self, name: &[u8]) -> Option<NonNull<c_char>> {
         let core = self.core();
-        let value = core.engine.macro_value(name);
+        let value = if name.is_empty() { None } else { core.engine.macro_value(name) };
         if let Some(observer) = self.observer() {
             observer.looked_up(name, value);
         }
@@ -125,10 +126,10 @@ impl Context {
         Some(id.flat_map(std::ascii::escape_default).map(char::from).collect())
     }
 
-    /// Stores the reply for a later refusal; false when it is none.
-    pub(crate) fn set_reply(&self, reply: Result<SmtpReply, SmtpReplyError>) -> bool {
+    /// Stores the reply for a later refusal, as `call` wants; false when it is none.
+    pub(crate) fn set_reply(&self, call: &str, reply: Result<SmtpReply, SmtpReplyError>) -> bool {
         if let Some(observer) = self.observer() {
-            observer.set_reply(&reply);
+            observer.set_reply(call, &reply);
         }
         reply.map(|reply| self.core().engine.store_reply(reply)).is_ok()
     }
@@ -191,6 +192,14 @@ impl Context {
         done
     }
 
+    /// Notes that `call` has arguments that cannot be used, and so does nothing: false.
+    pub(crate) fn refuse_arguments(&self, call: &str) -> bool {
+        if let Some(observer) = self.observer() {
+            observer.refused(call);
+        }
+        false
+    }
+
     /// Lends room for replies to a session, or takes it back: there are none between two steps.
     pub(super) fn swap_output(&self, room: &mut Vec<u8>) {
         std::mem::swap(self.core().engine.output(), room);
@@ -201,6 +210,9 @@ impl Context {
         let len = socket::receive(self.connection(), room)?;
         if let Some(observer) = self.observer() {
             observer.received(&room[room.len() - len..]);
+        }
+        if let Some(metrics) = self.metrics() {
+            metrics.received(len);
         }
         Ok(len)
     }

@@ -73,11 +73,11 @@ impl Hints {
     }
 
     /// A reply was not taken.
-    pub(super) fn bad_reply(&self, error: SmtpReplyError) {
+    pub(super) fn bad_reply(&self, call: &str, error: SmtpReplyError) {
         if error == SmtpReplyError::LineBreak {
             self.give(
                 Kind::ReplyLineBreak,
-                format_args!("smfi_setreply has no effect: {error}; smfi_setmlreply takes several lines, one by one"),
+                format_args!("{call} has no effect: {error}; smfi_setmlreply takes several lines, each as an argument"),
             );
         }
     }

@@ -186,13 +186,18 @@ impl Observer {
         self.called("smfi_progress", Vec::new(), outcome);
     }
 
+    /// The filter has called the library with arguments that cannot be used.
+    pub(super) fn refused(&self, call: &str) {
+        self.called(call, Vec::new(), Err("an argument is NULL, empty or out of range"));
+    }
+
     /// The filter has stored a reply, or something that is none.
-    pub(super) fn set_reply(&self, reply: &Result<SmtpReply, SmtpReplyError>) {
+    pub(super) fn set_reply(&self, call: &str, reply: &Result<SmtpReply, SmtpReplyError>) {
         if let (Some(hints), Err(error)) = (&self.observers.hints, reply) {
-            hints.bad_reply(*error);
+            hints.bad_reply(call, *error);
         }
         let text = reply.as_ref().ok().map(|reply| ("text", Value::Text(reply.text())));
-        self.called("smfi_setreply", text.into_iter().collect(), reply.as_ref().map(drop));
+        self.called(call, text.into_iter().collect(), reply.as_ref().map(drop));
     }
 
     /// The filter has asked the MTA for macros.
@@ -203,6 +208,9 @@ impl Observer {
 
     /// The filter has looked up a macro.
     pub(super) fn looked_up(&self, name: &[u8], value: Option<&[Cell<u8>]>) {
+        if !self.is_traced() {
+            return;
+        }
         let value = value.map(|value| value.iter().map(Cell::get).take_while(|&octet| octet != 0).collect::<Vec<_>>());
         let value = value.as_deref().map_or(Value::Word("NULL"), Value::Text);
         self.trace("call", "smfi_getsymval", &[("name", Value::Text(name)), ("value", value)]);
@@ -210,6 +218,9 @@ impl Observer {
 
     /// A line about the session goes to the log.
     pub(super) fn logged(&self, text: fmt::Arguments<'_>) {
+        if !self.is_traced() {
+            return;
+        }
         self.trace("log", "line", &[("text", Value::Text(text.to_string().as_bytes()))]);
     }
 

@@ -100,15 +100,10 @@ impl Session {
         };
         let next = match buffer.fill(|room| self.context.receive(room)) {
             Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream, pace),
-            Ok((octets, full)) => {
-                if let Some(metrics) = self.context.metrics() {
-                    metrics.received(octets);
-                }
-                match self.serve_frames(&mut buffer, pace) {
-                    Next::Wait if full || hang_up => Next::More,
-                    next => next,
-                }
-            }
+            Ok((_, full)) => match self.serve_frames(&mut buffer, pace) {
+                Next::Wait if full || hang_up => Next::More,
+                next => next,
+            },
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Next::Wait,
                 io::ErrorKind::Interrupted => Next::More,

@@ -13,7 +13,7 @@ callbacks helo envfrom eom
 flags 27
 on helo addheader "X" "y"
 on helo replacebody "b"
-on envfrom setreply "550" "5.7.1" "a\nb"
+on envfrom setmlreply "550" "5.7.1" "a\nb" "c"
 on envfrom setreply "5x0" "5.7.1" "a"
 on eom delrcpt "<b>"
 on eom quarantine "why"
@@ -27,7 +27,7 @@ on eom chgheader "z" 2 ""
 
 const ADVICE: [&str; 5] = [
     "smfi_addheader has no effect: messages can be changed at their end only, in xxfi_eom",
-    "smfi_setreply has no effect: a line holds a line break",
+    "smfi_setmlreply has no effect: a line holds a line break",
     "smfi_quarantine has no effect: SMFIF_QUARANTINE was not negotiated: set it in xxfi_flags",
     "smfi_addheader was given a CR, or a LF without a blank behind it",
     "smfi_chgheader deletes fields z by rising index",

@@ -31,10 +31,15 @@ flags 3
 on connect addheader "X" "early"
 on envfrom getsymval "i"
 on envfrom getsymval "none"
+on envfrom getsymval NULL
+on envrcpt#1 setreply NULL NULL NULL
+on envrcpt#1 setmlreply "5x0" NULL "a" "b"
 on envrcpt#2 setreply "550" "5.7.1" "not\r\nso"
 on envrcpt#2 setreply "550" "5.7.1" "not so"
 on envrcpt#2 return REJECT
 on eom addheader "X-Mark" "one\n\x09two"
+on eom insheader -1 "X" "v"
+on eom quarantine ""
 on eom delrcpt "<b>"
 on eom progress
 on eom replacebody "a new body"
@@ -68,9 +73,12 @@ command: macros stage=mail macros={i="Q1"}
 command: mail address="<a>" arguments=["SIZE=1"]
 call: smfi_getsymval name="i" value="Q1"
 call: smfi_getsymval name="none" value=NULL
+call: smfi_getsymval name="" value=NULL
 callback: xxfi_envfrom verdict=SMFIS_CONTINUE seconds=TIME
 reply: continue
 command: rcpt address="<b>" arguments=[]
+call: smfi_setreply result=MI_FAILURE reason="an argument is NULL, empty or out of range"
+call: smfi_setmlreply result=MI_FAILURE reason="the reply code is not 4xx or 5xx"
 callback: xxfi_envrcpt verdict=SMFIS_CONTINUE seconds=TIME
 reply: continue
 command: rcpt address="<c>" arguments=[]
@@ -85,6 +93,8 @@ callback: xxfi_body verdict=SMFIS_CONTINUE seconds=TIME
 reply: continue
 command: end-of-message
 call: smfi_addheader name="X-Mark" value="one\n\ttwo" result=MI_SUCCESS
+call: smfi_insheader result=MI_FAILURE reason="an argument is NULL, empty or out of range"
+call: smfi_quarantine result=MI_FAILURE reason="an argument is NULL, empty or out of range"
 call: smfi_delrcpt address="<b>" result=MI_FAILURE reason="SMFIF_DELRCPT was not negotiated: set it in xxfi_flags, if the MTA offers it"
 reply: add-header name="X-Mark" value="one\n\ttwo"
 reply: progress
