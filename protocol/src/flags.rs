@@ -152,6 +152,15 @@ bitflags! {
 }
 
 impl Callbacks {
+    /// How many there are.
+    pub const COUNT: usize = Callbacks::all().bits().count_ones() as usize;
+
+    /// The place of a single callback among all, below [`Self::COUNT`].
+    pub fn index(self) -> usize {
+        debug_assert!(self.bits().is_power_of_two());
+        self.bits().trailing_zeros() as usize
+    }
+
     /// What C programs call a single callback; empty for none or several.
     pub fn c_name(self) -> &'static str {
         match self {

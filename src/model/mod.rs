@@ -1,4 +1,4 @@
-//! Concurrency: decides when a session runs and on which thread, never what it does.
+//! Concurrency: decides when a session runs and on which thread or process, never what it does.
 //!
 //! A model gets listeners and a [`Service`] that makes sessions out of connections. It runs each session whenever
 //! something has arrived for it, never two steps of one session at once, and never has a session wait for the callback

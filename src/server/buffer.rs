@@ -70,18 +70,23 @@ impl Buffer {
 /// What a thread lends to the session it serves.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    spare: Option<Buffer>,
+    /// To receive with.
+    pub(super) spare: Spare,
     /// Room for replies.
     pub(super) output: Vec<u8>,
 }
 
-impl Scratch {
+/// A buffer, unless a session has taken it along.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Option<Buffer>);
+
+impl Spare {
     /// A buffer to go on receiving with, which holds what a session has kept.
     pub(super) fn take(&mut self, kept: Option<Buffer>) -> io::Result<Buffer> {
         match kept {
             Some(kept) if kept.octets.capacity() > SMALL => Ok(kept),
             kept => {
-                let mut buffer = self.spare.take().map_or_else(|| Buffer::with_room(ROOM), Ok)?;
+                let mut buffer = self.0.take().map_or_else(|| Buffer::with_room(ROOM), Ok)?;
                 if let Some(mut kept) = kept {
                     buffer.octets.extend_from_slice(kept.received());
                 }
@@ -103,7 +108,7 @@ impl Scratch {
         if buffer.octets.capacity() <= ROOM {
             buffer.octets.clear();
             buffer.used = 0;
-            self.spare = Some(buffer);
+            self.0 = Some(buffer);
         }
         kept
     }
@@ -124,26 +129,26 @@ mod tests {
 
     #[test]
     fn parts_of_a_frame_survive_from_step_to_step() {
-        let mut scratch = Scratch::default();
+        let mut spare = Spare::default();
         for part in [1, SMALL, SMALL + 1, ROOM / 2] {
             let octets: Vec<u8> = (0..part).map(|i| i as u8).collect();
-            let mut buffer = scratch.take(None).unwrap();
+            let mut buffer = spare.take(None).unwrap();
             receive(&mut buffer, b"used");
             receive(&mut buffer, &octets);
             buffer.consume(4);
-            let kept = scratch.give_back(buffer);
-            assert_eq!(scratch.spare.is_some(), part <= SMALL);
-            let mut buffer = scratch.take(kept).unwrap();
+            let kept = spare.give_back(buffer);
+            assert_eq!(spare.0.is_some(), part <= SMALL);
+            let mut buffer = spare.take(kept).unwrap();
             assert_eq!(buffer.received(), octets, "{part}");
             buffer.consume(part);
-            assert!(scratch.give_back(buffer).is_none());
+            assert!(spare.give_back(buffer).is_none());
         }
     }
 
     #[test]
     fn there_is_room_to_go_on_with_the_frame_that_is_expected() {
-        let mut scratch = Scratch::default();
-        let mut buffer = scratch.take(None).unwrap();
+        let mut spare = Spare::default();
+        let mut buffer = spare.take(None).unwrap();
         receive(&mut buffer, &vec![1; ROOM - 10]);
         buffer.consume(ROOM - 20);
         buffer.expect(ROOM).unwrap();
@@ -154,13 +159,13 @@ mod tests {
         assert!(receive(&mut buffer, &vec![3; ROOM]).1);
         assert_eq!(buffer.len(), 2 * ROOM);
         buffer.consume(2 * ROOM);
-        assert!(scratch.give_back(buffer).is_none());
-        assert!(scratch.spare.is_none(), "a buffer of unusual size is not kept");
+        assert!(spare.give_back(buffer).is_none());
+        assert!(spare.0.is_none(), "a buffer of unusual size is not kept");
     }
 
     #[test]
     fn the_length_of_a_frame_costs_no_memory_before_the_frame_comes() {
-        let mut buffer = Scratch::default().take(None).unwrap();
+        let mut buffer = Spare::default().take(None).unwrap();
         receive(&mut buffer, b"start");
         buffer.expect(isize::MAX as usize).unwrap();
         assert!(buffer.octets.capacity() <= 2 * ROOM);

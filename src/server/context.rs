@@ -200,11 +200,6 @@ impl Context {
         false
     }
 
-    /// Lends room for replies to a session, or takes it back: there are none between two steps.
-    pub(super) fn swap_output(&self, room: &mut Vec<u8>) {
-        std::mem::swap(self.core().engine.output(), room);
-    }
-
     /// Appends what has come from the MTA, within the room; says how much.
     pub(super) fn receive(&self, room: &mut Vec<u8>) -> io::Result<usize> {
         let len = socket::receive(self.connection(), room)?;

@@ -32,7 +32,7 @@ struct Counters {
     received: AtomicU64,
     sent: AtomicU64,
     suppressed: AtomicU64,
-    callbacks: [Calls; CALLBACKS],
+    callbacks: [Calls; Callbacks::COUNT],
     modifications: [AtomicU64; MODIFICATIONS.len()],
     failures: [AtomicU64; FAILURES.len()],
 }
@@ -46,8 +46,6 @@ struct Calls {
     durations: [AtomicU64; BOUNDS.len() + 1],
     nanoseconds: AtomicU64,
 }
-
-const CALLBACKS: usize = Callbacks::all().bits().count_ones() as usize;
 
 const VERDICTS: [&str; 8] = ["continue", "reject", "discard", "accept", "tempfail", "noreply", "skip", "other"];
 
@@ -125,7 +123,7 @@ impl Metrics {
 
     /// A callback is about to run.
     pub(super) fn timer(&self, callback: Callbacks) -> Timer<'_> {
-        let calls = &self.counters.callbacks[callback.bits().trailing_zeros() as usize];
+        let calls = &self.counters.callbacks[callback.index()];
         Timer { calls, decides: DECIDING.contains(callback), start: Instant::now() }
     }
 

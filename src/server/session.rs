@@ -1,5 +1,7 @@
 //! One session: octets from the socket, frames, commands, callbacks, replies.
 
+use std::ffi::c_int;
+use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,8 +13,8 @@ use milter_protocol::{Callback, Callbacks, Failure, Notice, State};
 use parking_lot::MutexGuard;
 
 use super::admission::Seat;
-use super::buffer::{Buffer, Scratch};
-use super::context::Context;
+use super::buffer::{Buffer, Scratch, Spare};
+use super::context::{Context, Core};
 use super::log::Level;
 use crate::model::{self, Next, Pace};
 
@@ -40,21 +42,22 @@ enum ReadEnd {
 impl model::Session for Session {
     type Scratch = Scratch;
 
-    const KINDS: usize = Callbacks::all().bits().count_ones() as usize;
+    const KINDS: usize = Callbacks::COUNT;
 
     fn connection(&self) -> BorrowedFd<'_> {
         self.context.connection()
     }
 
     fn serve(&mut self, scratch: &mut Scratch, pace: &mut dyn Pace, hang_up: bool) -> Next {
-        self.context.swap_output(&mut scratch.output);
-        let next = self.guarded(pace, |session, pace| session.receive(scratch, pace, hang_up));
-        self.context.swap_output(&mut scratch.output);
+        let Scratch { spare, output } = scratch;
+        let mut kept = self.kept.take();
+        let next = self.guarded(output, pace, |step| step.receive(spare, &mut kept, hang_up));
+        self.kept = kept;
         next
     }
 
     fn expire(&mut self, pace: &mut dyn Pace) -> Next {
-        self.guarded(pace, |session, pace| session.disconnect(ReadEnd::Timeout, pace))
+        self.guarded(&mut Vec::new(), pace, |step| step.disconnect(ReadEnd::Timeout))
     }
 
     fn is_introduced(&self) -> bool {
@@ -71,56 +74,67 @@ impl Session {
         Session { context, kept: None, in_message: false, negotiated: false, _seat: seat }
     }
 
-    /// Takes one step. A panic in it ends this session and nothing else.
-    fn guarded(&mut self, pace: &mut dyn Pace, step: impl FnOnce(&mut Self, &mut dyn Pace) -> Next) -> Next {
-        let next = catch_unwind(AssertUnwindSafe(|| step(self, pace))).unwrap_or_else(|_| {
-            self.context.report(Level::Error, format_args!("internal error, the session is ended"));
+    /// Takes one step, with room for replies. A panic in it ends this session and nothing else.
+    fn guarded(&mut self, output: &mut Vec<u8>, pace: &mut dyn Pace, take: impl FnOnce(&mut Step<'_>) -> Next) -> Next {
+        let mut step = Step { context: &self.context, core: self.context.core(), pace };
+        std::mem::swap(step.core.engine.output(), output);
+        let next = catch_unwind(AssertUnwindSafe(|| take(&mut step))).unwrap_or_else(|_| {
+            step.report(format_args!("internal error, the session is ended"));
             // The filter still frees what it holds, unless that is what fails.
             let end = AssertUnwindSafe(|| {
-                self.context.core().engine.handle_disconnect();
-                self.run_callbacks(&mut [], pace)
+                step.core.engine.handle_disconnect();
+                step.run_callbacks(&mut [])
             });
             catch_unwind(end).unwrap_or(Next::End)
         });
-        let core = self.context.core();
+        let core = &mut step.core;
+        std::mem::swap(core.engine.output(), output);
         self.in_message = !next.is_over() && core.engine.in_message();
         self.negotiated = core.engine.state() != State::Init;
-        drop(core);
+        drop(step);
         if next == Next::End {
             self.context.check_private();
         }
         next
     }
+}
 
-    /// Reads once and serves every whole frame.
-    fn receive(&mut self, scratch: &mut Scratch, pace: &mut dyn Pace, hang_up: bool) -> Next {
-        let mut buffer = match scratch.take(self.kept.take().map(|kept| *kept)) {
+/// One step of a session. Its state is locked but for callbacks, and where the operator is told something.
+struct Step<'a> {
+    context: &'a Arc<Context>,
+    core: MutexGuard<'a, Core>,
+    pace: &'a mut dyn Pace,
+}
+
+impl Step<'_> {
+    /// Reads once and serves every whole frame, the one of which a part was kept first.
+    fn receive(&mut self, spare: &mut Spare, kept: &mut Option<Box<Buffer>>, hang_up: bool) -> Next {
+        let mut buffer = match spare.take(kept.take().map(|kept| *kept)) {
             Ok(buffer) => buffer,
-            Err(error) => return self.give_up_reading(&error, pace),
+            Err(error) => return self.give_up_reading(&error),
         };
         let next = match buffer.fill(|room| self.context.receive(room)) {
-            Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream, pace),
-            Ok((_, full)) => match self.serve_frames(&mut buffer, pace) {
+            Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream),
+            Ok((_, full)) => match self.serve_frames(&mut buffer) {
                 Next::Wait if full || hang_up => Next::More,
                 next => next,
             },
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Next::Wait,
                 io::ErrorKind::Interrupted => Next::More,
-                _ => self.give_up_reading(&error, pace),
+                _ => self.give_up_reading(&error),
             },
         };
-        self.kept = scratch.give_back(buffer).map(Box::new);
+        *kept = spare.give_back(buffer).map(Box::new);
         next
     }
 
-    fn serve_frames(&mut self, buffer: &mut Buffer, pace: &mut dyn Pace) -> Next {
+    fn serve_frames(&mut self, buffer: &mut Buffer) -> Next {
         loop {
-            let limit = self.context.core().engine.limit();
-            match frame::parse(buffer.received(), limit) {
+            match frame::parse(buffer.received(), self.core.engine.limit()) {
                 Ok(Some(header)) if header.frame_len() <= buffer.received().len() => {
                     let payload = &mut buffer.received()[HEADER_LEN..header.frame_len()];
-                    let next = self.serve_command(header.code, payload, pace);
+                    let next = self.serve_command(header.code, payload);
                     if next.is_over() {
                         return next;
                     }
@@ -129,120 +143,125 @@ impl Session {
                 Ok(Some(header)) => {
                     return match buffer.expect(header.frame_len()) {
                         Ok(()) => Next::Wait,
-                        Err(error) => self.give_up_reading(&error, pace),
+                        Err(error) => self.give_up_reading(&error),
                     };
                 }
                 Ok(None) => return Next::Wait,
                 Err(error) => {
                     self.tell_read_end(ReadEnd::BadLength);
-                    self.context.core().engine.handle_frame_error(error);
-                    return self.run_callbacks(&mut [], pace);
+                    self.core.engine.handle_frame_error(error);
+                    return self.run_callbacks(&mut []);
                 }
             }
         }
     }
 
-    fn serve_command(&mut self, code: u8, payload: &mut [u8], pace: &mut dyn Pace) -> Next {
-        let context = &self.context;
+    fn serve_command(&mut self, code: u8, payload: &mut [u8]) -> Next {
+        let context = self.context;
         context.debug(4, || format!("got cmd '{}' len {}", code.escape_ascii(), payload.len()));
         context.debug(5, || {
-            let state = context.core().engine.state();
+            let state = self.core.engine.state();
             let wanted = CommandCode::from_letter(code).and_then(State::after).unwrap_or(state);
             format!("cur {} new {} nextmask {:x}", state as u8, wanted as u8, state.successors())
         });
         if let Some(observer) = context.observer() {
             observer.command(code, payload);
         }
-        context.core().engine.handle_command(code, payload);
-        let next = self.run_callbacks(payload, pace);
+        self.core.engine.handle_command(code, payload);
+        let next = self.run_callbacks(payload);
         if next.is_over() {
             return next;
         }
         if code == CommandCode::EndOfBody.letter()
-            && let Some(metrics) = self.context.metrics()
+            && let Some(metrics) = context.metrics()
         {
             metrics.message();
         }
-        if self.context.server.aborting() {
-            self.context.debug(3, || "abort".into());
-            self.context.core().engine.handle_disconnect();
-            return self.run_callbacks(&mut [], pace);
+        if context.server.aborting() {
+            context.debug(3, || "abort".into());
+            self.core.engine.handle_disconnect();
+            return self.run_callbacks(&mut []);
         }
         Next::Wait
     }
 
     /// Runs the callbacks that are due, and sends what answers the command.
-    fn run_callbacks(&mut self, payload: &mut [u8], pace: &mut dyn Pace) -> Next {
-        let context = &*self.context;
-        let filter = context.filter();
-        let mut core = context.core();
+    fn run_callbacks(&mut self, payload: &mut [u8]) -> Next {
+        let context = self.context;
         loop {
-            let callback = core.engine.poll_callback(payload);
-            if let Some(notice) = core.engine.poll_notice() {
-                MutexGuard::unlocked(&mut core, || context.tell(notice));
+            let callback = self.core.engine.poll_callback(payload);
+            if let Some(notice) = self.core.engine.poll_notice() {
+                MutexGuard::unlocked(&mut self.core, || context.tell(notice));
             }
             let Some(mut callback) = callback else {
-                if core.engine.is_finished() {
+                if self.core.engine.is_finished() {
                     break;
                 }
-                context.flush(&mut core);
-                if !core.is_lost() {
+                context.flush(&mut self.core);
+                if !self.core.is_lost() {
                     return Next::Wait;
                 }
-                core.engine.handle_disconnect();
-                MutexGuard::unlocked(&mut core, || {
-                    context.report(Level::Error, format_args!("the MTA does not take the reply"));
-                });
+                self.core.engine.handle_disconnect();
+                self.report(format_args!("the MTA does not take the reply"));
                 continue;
             };
-            drop(core);
-            let kind = callback.kind().bits().trailing_zeros() as usize;
-            let watched = context.server.watch().map(|watch| watch.enter(&self.context, callback.kind()));
-            pace.begin(kind);
-            let timer = context.metrics().map(|metrics| metrics.timer(callback.kind()));
-            let value = context.call(filter, &mut callback);
-            if let Some(timer) = timer {
-                timer.stop(value);
-            }
-            pace.end(kind);
-            drop(watched);
-            let Some(value) = value else {
+            let pace = &mut *self.pace;
+            let Some(value) = MutexGuard::unlocked(&mut self.core, || run_callback(context, &mut callback, pace))
+            else {
                 // The filter may have left anything behind: not even xxfi_close is called.
-                context.report(Level::Error, format_args!("a callback has ended its thread, the session is ended"));
+                self.report(format_args!("a callback has ended its thread, the session is ended"));
                 return Next::Exit;
             };
-            core = context.core();
             match callback {
-                _ if core.is_lost() && !core.engine.is_finished() => core.engine.handle_disconnect(),
-                Callback::Negotiate(offer) => core.engine.answer_negotiation(value, &offer),
-                _ => core.engine.answer(value),
+                _ if self.core.is_lost() && !self.core.engine.is_finished() => self.core.engine.handle_disconnect(),
+                Callback::Negotiate(offer) => self.core.engine.answer_negotiation(value, &offer),
+                _ => self.core.engine.answer(value),
             }
         }
-        context.flush(&mut core);
-        let failure = core.engine.failure();
-        drop(core);
-        context.tell_failure(failure);
+        context.flush(&mut self.core);
+        let failure = self.core.engine.failure();
+        MutexGuard::unlocked(&mut self.core, || context.tell_failure(failure));
         Next::End
     }
 
-    fn give_up_reading(&mut self, error: &io::Error, pace: &mut dyn Pace) -> Next {
+    fn give_up_reading(&mut self, error: &io::Error) -> Next {
         let (end, what) = match error.kind() {
             io::ErrorKind::OutOfMemory => (ReadEnd::NoMemory, "no memory for what the MTA sends"),
             _ => (ReadEnd::Error, "read returned -1"),
         };
-        self.context.report(Level::Error, format_args!("{what}: {error}"));
-        self.disconnect(end, pace)
+        self.report(format_args!("{what}: {error}"));
+        self.disconnect(end)
+    }
+
+    fn disconnect(&mut self, end: ReadEnd) -> Next {
+        self.tell_read_end(end);
+        self.core.engine.handle_disconnect();
+        self.run_callbacks(&mut [])
     }
 
     fn tell_read_end(&self, end: ReadEnd) {
         self.context.debug(5, || format!("mi_engine: mi_rd_cmd error ({:x})", end as u8));
     }
 
-    fn disconnect(&mut self, end: ReadEnd, pace: &mut dyn Pace) -> Next {
-        self.tell_read_end(end);
-        self.context.core().engine.handle_disconnect();
-        self.run_callbacks(&mut [], pace)
+    fn report(&mut self, text: fmt::Arguments<'_>) {
+        let context = self.context;
+        MutexGuard::unlocked(&mut self.core, || context.report(Level::Error, text));
     }
+}
+
+/// Runs one callback. What it asks the library for takes the lock of the session.
+fn run_callback(context: &Arc<Context>, callback: &mut Callback<'_>, pace: &mut dyn Pace) -> Option<c_int> {
+    let kind = callback.kind();
+    let watched = context.server.watch().map(|watch| watch.enter(context, kind));
+    pace.begin(kind.index());
+    let timer = context.metrics().map(|metrics| metrics.timer(kind));
+    let value = context.call(context.filter(), callback);
+    if let Some(timer) = timer {
+        timer.stop(value);
+    }
+    pace.end(kind.index());
+    drop(watched);
+    value
 }
 
 /// A transition that is not possible, for debug output: states by number and as bits.
@@ -259,7 +278,7 @@ fn refused(command: CommandCode, state: State) -> String {
 
 /// Telling the operator about a session.
 impl Context {
-    pub(super) fn report(&self, level: Level, text: std::fmt::Arguments<'_>) {
+    pub(super) fn report(&self, level: Level, text: fmt::Arguments<'_>) {
         if let Some(observer) = self.observer() {
             observer.logged(text);
         }
@@ -315,7 +334,7 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::{CStr, c_int};
+    use std::ffi::CStr;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 

@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::check;
 use super::descriptor::{number, own};
 use super::poll::milliseconds;
+use super::{check, direct};
 
 /// A set of descriptors to wait for.
 pub(crate) struct Epoll(OwnedFd);
@@ -70,7 +70,7 @@ impl Epoll {
         let room = events.0.len() as libc::c_int;
         // SAFETY: `events` has room for that many and is writable.
         let count = match check(unsafe {
-            libc::epoll_wait(self.0.as_raw_fd(), events.0.as_mut_ptr(), room, milliseconds(limit))
+            direct::epoll_wait(self.0.as_raw_fd(), events.0.as_mut_ptr(), room, milliseconds(limit))
         }) {
             Ok(count) => count as usize,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,

@@ -9,6 +9,7 @@ pub(crate) mod append;
 pub(crate) mod child;
 pub(crate) mod datagram;
 pub(crate) mod descriptor;
+mod direct;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
 pub(crate) mod file;

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::descriptor::{number, own};
-use super::{check, check_len};
+use super::{check, check_len, direct};
 
 /// Where to listen.
 pub(crate) enum Place<'a> {
@@ -320,8 +320,9 @@ fn option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::
 pub(crate) fn receive(connection: BorrowedFd<'_>, octets: &mut Vec<u8>) -> io::Result<usize> {
     let room = octets.spare_capacity_mut();
     // SAFETY: `room` is writable for its whole length.
-    let received =
-        check_len(unsafe { libc::recv(number(connection), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })?;
+    let received = check_len(unsafe {
+        direct::recv(number(connection), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT)
+    })?;
     // SAFETY: the kernel has written that many octets into the spare room.
     unsafe { octets.set_len(octets.len() + received) };
     Ok(received)
@@ -336,7 +337,7 @@ pub(crate) fn send(connection: BorrowedFd<'_>, parts: &[&[u8]; 2]) -> io::Result
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     if let [only, []] = parts {
         // SAFETY: the octets are readable.
-        return check_len(unsafe { libc::send(number(connection), only.as_ptr().cast(), only.len(), FLAGS) });
+        return check_len(unsafe { direct::send(number(connection), only.as_ptr().cast(), only.len(), FLAGS) });
     }
     let mut vectors = parts.map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
     // SAFETY: all-zero octets are a valid msghdr.

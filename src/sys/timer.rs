@@ -29,13 +29,6 @@ impl Timer {
             check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &raw const value, std::ptr::null_mut()) });
         debug_assert!(result.is_ok(), "a valid timer takes a valid time");
     }
-
-    /// Forgets an expiry.
-    pub(crate) fn clear(&self) {
-        let mut expiries = 0_u64;
-        // SAFETY: `expiries` has the eight octets that a timer writes; without an expiry nothing is written.
-        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut expiries).cast(), size_of::<u64>()) };
-    }
 }
 
 impl AsFd for Timer {
