@@ -189,9 +189,9 @@ fn report(server: &Server) {
     loop {
         // Before anything is looked at, so that what comes after the look is not forgotten.
         notifier.forget_news();
-        let stopping = server.stopping();
+        let over = server.stopping() || notifier.over.load(SeqCst);
         let pause = notifier.report(server);
-        if stopping || notifier.over.load(SeqCst) {
+        if over {
             return;
         }
         // Sessions can wait, a stop cannot.
