@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Filter, Library, Linkage, MtaConnection, mta::PATIENCE, recorder::Event, wire::Frame};
+use crate::{Filter, Library, Linkage, MtaConnection, mta::SILENCE, recorder::Event, wire::Frame};
 
 /// A library, and for ours how it runs sessions.
 #[derive(Clone, Copy, Debug)]
@@ -213,14 +213,14 @@ pub fn run(plan: &str, script: &Script, setting: &Setting) -> Transcript {
             Step::Send(octets) => open.send(octets),
             Step::Await(count) => {
                 for _ in 0..*count {
-                    replies.push(open.receive(PATIENCE));
+                    replies.push(open.receive(SILENCE));
                     if !matches!(replies.last(), Some(Reply::Frame(_))) {
                         break;
                     }
                 }
             }
             Step::AwaitEnd => loop {
-                replies.push(open.receive(PATIENCE));
+                replies.push(open.receive(SILENCE));
                 if !matches!(replies.last(), Some(Reply::Frame(_))) {
                     break;
                 }
@@ -238,7 +238,7 @@ pub fn run(plan: &str, script: &Script, setting: &Setting) -> Transcript {
 }
 
 fn await_record(filter: &Filter, lines: usize) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + SILENCE;
     while filter.record().len() < lines && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(2));
     }

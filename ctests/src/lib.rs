@@ -3,7 +3,8 @@
 //! Two libraries can be tested: [`Library::ours`], built from this workspace, and
 //! [`Library::reference`], sendmail's libmilter where the system has its development files.
 //! [`Compile`] turns C and C++ sources into programs linked with one of them, [`Process`] runs
-//! them, [`TempDir`] gives them a place, and [`skip()`] is how a test says that it lacks something.
+//! them, [`TempDir`] gives them a place, [`eventually`] waits for what they do, and [`skip()`] is how a test says that it
+//! lacks something.
 //!
 //! [`Filter`] is the recorder, a filter that follows a plan; [`MtaConnection`] talks to it.
 //! [`dialogue`] reads conversations from files, [`conversation`] plays them, [`verdict`] compares.
@@ -28,6 +29,7 @@ pub mod mail_server;
 pub mod mailbag;
 mod mta;
 pub mod opendkim;
+mod patience;
 pub mod postfix;
 mod process;
 mod program;
@@ -50,8 +52,9 @@ pub use conversation::Setting;
 pub use library::{Library, Origin, target_dir, workspace_dir};
 pub use mail_server::{MailServer, has_ipv6};
 pub use mta::MtaConnection;
+pub use patience::{PATIENCE, eventually};
 pub use postfix::Postfix;
-pub use process::{Process, free_port, is_root, kill_child};
+pub use process::{Process, free_port, is_free, is_root, kill_child};
 pub use program::{Program, Service, find};
 pub use recorder::{Event, Filter, Surroundings, recorder};
 pub use rustix::process::{Pid, Signal, kill_process};

@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{conversation::Reply, wire, wire::Frame, words};
+use crate::{conversation::Reply, eventually, wire, wire::Frame, words};
 
 /// How long a reply may take before it counts as silence.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 enum Stream {
@@ -48,6 +48,22 @@ impl MtaConnection {
         Ok(MtaConnection { stream: Stream::Tcp(stream), pending: Vec::new() })
     }
 
+    /// Connects to a filter that is about to listen.
+    ///
+    /// # Panics
+    ///
+    /// When it does not within [`PATIENCE`](crate::PATIENCE).
+    #[track_caller]
+    #[must_use]
+    pub fn patiently(connect: impl Fn() -> io::Result<MtaConnection>) -> MtaConnection {
+        let mut connected = None;
+        eventually("a filter listens", || {
+            connected = connect().ok();
+            connected.is_some()
+        });
+        connected.expect("it listens")
+    }
+
     /// Writes octets. That the filter has closed the connection shows when reading.
     pub fn send(&mut self, octets: &[u8]) {
         let _ = match &mut self.stream {
@@ -75,7 +91,7 @@ impl MtaConnection {
 
     /// The next packet or the end, in the notation of dialogues.
     pub fn reply(&mut self) -> String {
-        self.receive(PATIENCE).to_string()
+        self.receive(SILENCE).to_string()
     }
 
     /// Says that nothing more will be sent.

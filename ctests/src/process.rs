@@ -2,14 +2,20 @@
 
 use std::{
     fs,
-    net::TcpListener,
-    os::unix::process::{CommandExt, ExitStatusExt},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::{
+        fd::{IntoRawFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
     process::{Child, Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::{
+    net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt::set_socket_reuseaddr},
+    process::{Pid, Signal, kill_process, kill_process_group},
+};
 
 use crate::Library;
 
@@ -75,15 +81,26 @@ impl Process {
     /// When the system does not say.
     #[must_use]
     pub fn children(&self) -> Vec<(u32, char)> {
-        let entries = fs::read_dir("/proc").expect("a system with /proc").flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let of_ours = pids.filter_map(|pid| {
-            let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let mut fields = status.rsplit_once(')')?.1.split_whitespace();
-            let state = fields.next()?.chars().next()?;
-            (fields.next()?.parse() == Ok(self.pid())).then_some((pid, state))
+        let of_ours = numbered("/proc").filter_map(|pid| {
+            let (state, parent) = state_and_parent(&format!("/proc/{pid}/stat"))?;
+            (parent == self.pid()).then_some((pid, state))
         });
         of_ours.collect()
+    }
+
+    /// Whether every thread of the processes that it has forked waits for something: what they were asked to do is over,
+    /// also where the answer came before that.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not say.
+    #[must_use]
+    pub fn children_wait(&self) -> bool {
+        self.children().iter().all(|(child, _)| {
+            let threads = format!("/proc/{child}/task");
+            let mut states = numbered(&threads).map(|thread| state_and_parent(&format!("{threads}/{thread}/stat")));
+            states.all(|state| state.is_none_or(|(state, _)| state == 'S'))
+        })
     }
 
     /// Whether it still runs.
@@ -169,6 +186,19 @@ impl Drop for Process {
     }
 }
 
+/// The entries of a directory whose names are numbers.
+fn numbered(directory: &str) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// What a status file of proc(5) says; `None` when the process has gone.
+fn state_and_parent(path: &str) -> Option<(char, u32)> {
+    let status = fs::read_to_string(path).ok()?;
+    let mut fields = status.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
 /// Kills a process that a [`Process`] has forked.
 ///
 /// # Panics
@@ -183,17 +213,34 @@ fn pid(number: u32) -> Pid {
     Pid::from_raw(raw).expect("process ids are positive")
 }
 
-/// A TCP port of the loopback address that nothing listens on.
+/// A TCP port of the loopback address that nothing listens on, and that the system gives to nobody else as long as this
+/// process runs.
 ///
 /// # Panics
 ///
 /// When the system has none.
 #[must_use]
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port on the loopback address")
-        .port()
+    let reserved = reserve(0).expect("a free port on the loopback address");
+    let address = getsockname(&reserved).expect("it is bound");
+    // Kept to the end of the process.
+    let _ = reserved.into_raw_fd();
+    SocketAddrV4::try_from(address).expect("an IPv4 address").port()
+}
+
+/// Whether programs may listen on this TCP port of the loopback address.
+#[must_use]
+pub fn is_free(port: u16) -> bool {
+    reserve(port).is_ok()
+}
+
+/// A socket that has the port but does not listen: neither does a copy of it in a process that another test has just
+/// forked, so whoever sets `SO_REUSEADDR`, as servers do, can listen there.
+fn reserve(port: u16) -> rustix::io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    Ok(socket)
 }
 
 /// Whether the tests run as root, who may do more and whose socket files stay.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Compile, Library, Linkage, MtaConnection, Origin, Process, TempDir,
+    Compile, Library, Linkage, MtaConnection, Origin, PATIENCE, Process, TempDir,
     conversation::Setting,
     target_dir,
     words::{self, Word},
@@ -191,20 +191,21 @@ impl Filter {
         lines[first..].iter().map(|line| event(line)).collect()
     }
 
-    /// Every line of the record.
+    /// Every line of the record, but for one that is being written.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let record = fs::read(self.directory.join("record")).unwrap_or_default();
-        String::from_utf8_lossy(&record).lines().map(str::to_owned).collect()
+        let record = String::from_utf8_lossy(&record);
+        record.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
     }
 
     /// Waits until the record has a line that starts with `start`, and returns it.
     ///
     /// # Panics
     ///
-    /// When there is none within ten seconds.
+    /// When there is none within [`PATIENCE`].
     pub fn wait_for(&self, start: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let lines = self.lines();
             if let Some(line) = lines.iter().find(|line| line.starts_with(start)) {

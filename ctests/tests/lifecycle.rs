@@ -6,13 +6,11 @@ use std::{
     io::Read,
     os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
-    time::Duration,
 };
 
-use ctests::{Compile, Filter, Library, MtaConnection, Process, Setting, TempDir, free_port, is_root, skip};
+use ctests::{Compile, Filter, Library, MtaConnection, PATIENCE, Process, Setting, TempDir, free_port, is_root, skip};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
-const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// Runs a plan to its end and returns the record.
 fn complete(setting: &Setting, plan: &str) -> Vec<String> {
@@ -21,7 +19,7 @@ fn complete(setting: &Setting, plan: &str) -> Vec<String> {
 
 fn complete_in(setting: &Setting, plan: &str, directory: TempDir) -> Vec<String> {
     let mut filter = Filter::launch(setting, plan, directory);
-    let status = filter.process().wait(SECONDS(20));
+    let status = filter.process().wait(PATIENCE);
     assert!(
         status.is_some_and(|status| status.success()),
         "{setting}: {status:?}\n{plan}\n{}\n{}",
@@ -192,14 +190,9 @@ fn d19_calls_in_other_orders() {
 }
 
 /// Connects to the usual socket of a filter that opens it in smfi_main.
+#[track_caller]
 fn connect_patiently(filter: &Filter) -> MtaConnection {
-    for _ in 0..1000 {
-        if let Ok(connection) = MtaConnection::unix(filter.socket()) {
-            return connection;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("nobody listens on {}: {}", filter.socket().display(), filter.lines().join("\n"));
+    MtaConnection::patiently(|| MtaConnection::unix(filter.socket()))
 }
 
 #[test]
@@ -226,7 +219,7 @@ fn d27_one_worker_after_another() {
             assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
             assert_eq!(mta.ask("HELO h"), "EOF", "{setting}");
         }
-        assert!(filter.process().wait(SECONDS(5)).is_some(), "{setting}");
+        assert!(filter.process().wait(PATIENCE).is_some(), "{setting}");
         let ended = filter.lines().iter().filter(|line| *line == "child ended 3").count();
         assert_eq!(ended, 3, "{setting}");
     }
@@ -303,24 +296,9 @@ fn d26_chroot_before_main() {
         let filter = Filter::launch(&setting, &plan, directory);
         filter.wait_for("note in");
         let inside = filter.directory().join("jail/inside");
-        let mut patience = 1000;
-        while !inside.exists() && patience > 0 {
-            std::thread::sleep(Duration::from_millis(5));
-            patience -= 1;
-        }
-        let mut mta = connect_listening(|| MtaConnection::unix(&inside));
+        let mut mta = MtaConnection::patiently(|| MtaConnection::unix(&inside));
         assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
     }
-}
-
-fn connect_listening(connect: impl Fn() -> std::io::Result<MtaConnection>) -> MtaConnection {
-    for _ in 0..1000 {
-        if let Ok(connection) = connect() {
-            return connection;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    connect().expect("a listening filter")
 }
 
 #[test]
@@ -378,7 +356,7 @@ fn l10_socket_file_after_a_stop() {
             let answered = filter.connect().ask(OFFER);
             assert!(answered.starts_with("OPTNEG"), "{setting}");
             filter.process().signal(ctests::Signal::TERM);
-            assert!(filter.process().wait(SECONDS(10)).is_some(), "{setting}");
+            assert!(filter.process().wait(PATIENCE).is_some(), "{setting}");
             assert_eq!(filter.socket().exists(), stays, "{setting}, {user}");
         }
     }
@@ -408,7 +386,7 @@ fn debug_output_tells_commands_transitions_and_ends() {
         assert_eq!(mta.ask("HELO h"), "CONTINUE");
         assert_eq!(mta.ask("RCPT <b>"), "EOF");
         filter.process().signal(rustix::process::Signal::TERM);
-        assert!(filter.process().wait(SECONDS(5)).is_some());
+        assert!(filter.process().wait(PATIENCE).is_some());
         let output = filter.output();
         for line in [
             "[1] got cmd 'O' len 12",

@@ -10,11 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ctests::{Filter, MtaConnection, Setting, Signal, TempDir, kill_child};
+use ctests::{Filter, MtaConnection, PATIENCE, Setting, Signal, TempDir, eventually, kill_child};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 const MESSAGE: [&str; 6] = ["RCPT <b>", "DATA", "HEADER S v", "EOH", "BODY x", "BODYEOB"];
-const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 fn fork() -> Setting {
     Setting::model("fork")
@@ -36,14 +35,6 @@ fn serving(setting: &Setting, plan: &str) -> Filter {
     let filter = Filter::launch(setting, &plan, TempDir::new());
     filter.wait_for("opensocket 0");
     filter
-}
-
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SECONDS(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 fn exists(pid: u32) -> bool {
@@ -264,7 +255,7 @@ fn a_stop_reaches_every_process() {
         let mut filter = serving(&setting, "on helo process\nstart sleep 60000\n");
         let mut open = sessions(&filter, 4);
         // An answer is sent before its command is over.
-        thread::sleep(Duration::from_millis(300));
+        eventually("the commands are over", || filter.process().children_wait());
         filter.process().signal(Signal::INT);
         assert_eq!(filter.wait_for("main"), "main 0 errno 0");
         for (_, mta) in &mut open {
@@ -282,12 +273,12 @@ fn a_signal_to_all_processes_is_an_orderly_stop() {
         let mut open = sessions(&filter, 3);
         assert_eq!(open[0].1.ask("MAIL <a>"), "CONTINUE");
         filter.process().signal_group(Signal::TERM);
-        thread::sleep(Duration::from_millis(100));
+        eventually("nobody else gets a session", || MtaConnection::unix(filter.socket()).is_err());
         for command in MESSAGE {
             assert_eq!(open[0].1.ask(command), "CONTINUE", "{setting}");
         }
         assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
-        assert!(filter.process().wait(SECONDS(1)).is_some_and(|status| status.success()), "{setting}");
+        assert!(filter.process().wait(PATIENCE).is_some_and(|status| status.success()), "{setting}");
         assert!(errors(&filter).is_empty(), "{setting}: {:?}", errors(&filter));
     }
 }
@@ -306,7 +297,7 @@ fn children_end_with_the_parent() {
             let children = filter.process().children();
             assert_eq!(children.len(), if setting.processes.is_some() { 2 } else { 3 }, "{setting}");
             filter.process().signal(signal);
-            filter.process().wait(SECONDS(2)).expect("it ends");
+            filter.process().wait(PATIENCE).expect("it ends");
             eventually("they end", || !children.iter().any(|(child, _)| exists(*child)));
         }
     }
@@ -357,7 +348,7 @@ fn a_program_with_threads_is_refused() {
         let text = format!("option {option} needs a process without other threads, and this one has 2; use model=pool");
         assert!(told.len() == 1 && told[0].contains(&text), "{told:?}");
         assert!(!filter.socket().exists());
-        assert!(filter.process().wait(SECONDS(1)).is_some());
+        assert!(filter.process().wait(PATIENCE).is_some());
     }
 }
 
@@ -367,7 +358,7 @@ fn workers_do_not_go_with_a_process_for_each_connection() {
     let mut filter = Filter::launch(&setting, "start setconn $socket\nstart register\nstart main\n", TempDir::new());
     assert_eq!(filter.wait_for("main"), "main -1 errno set");
     assert!(errors(&filter)[0].contains("processes=N goes with model=pool or threads"), "{:?}", errors(&filter));
-    assert!(filter.process().wait(SECONDS(1)).is_some());
+    assert!(filter.process().wait(PATIENCE).is_some());
 }
 
 /// Sessions of the first run go on beside the second, and both find their end.
@@ -396,8 +387,8 @@ fn a_second_run_takes_over_the_children_of_the_first() {
         let wanted = if setting.processes.is_some() { 2 } else { 0 };
         eventually("those of the first run are gone", || alive(&mut filter).len() == wanted);
         filter.process().signal(Signal::TERM);
-        assert!(filter.process().wait(SECONDS(2)).is_some_and(|status| status.success()), "{setting}");
-        assert!(!exists(last));
+        assert!(filter.process().wait(PATIENCE).is_some_and(|status| status.success()), "{setting}");
+        eventually("and the processes of the second", || !exists(last));
     }
 }
 
@@ -430,7 +421,7 @@ fn buffered_output_is_written_once() {
             assert_eq!(negotiated(&filter).ask("HELO h"), "CONTINUE");
         }
         filter.process().signal(Signal::TERM);
-        assert!(filter.process().wait(SECONDS(2)).is_some_and(|status| status.success()), "{setting}");
+        assert!(filter.process().wait(PATIENCE).is_some_and(|status| status.success()), "{setting}");
         let output = filter.output();
         let mut lines: Vec<&str> = output.lines().collect();
         lines.sort_unstable();

@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ctests::{Filter, MtaConnection, Setting, Signal, TempDir, free_port, is_root, skip};
+use ctests::{Filter, MtaConnection, Setting, Signal, TempDir, free_port, is_free, is_root, skip};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = ctests::PATIENCE;
 
 fn opening(description: &str, remove: &str) -> String {
     format!("start setconn {description}\nstart register\nstart opensocket {remove}\n")
@@ -78,7 +78,7 @@ fn l04_spellings_of_the_loopback_address() {
 
 #[test]
 fn l04_service_name() {
-    if TcpListener::bind("127.0.0.1:465").is_err() {
+    if !is_free(465) {
         return skip("l04_service_name", "permission to bind port 465 (smtps), and nobody else on it");
     }
     if !fs::read_to_string("/etc/services").is_ok_and(|services| {
@@ -288,8 +288,9 @@ fn defect_23_messages_over_tcp_are_quick() {
         filter.wait_for("opensocket 0");
         let mut mta = MtaConnection::tcp("127.0.0.1", port).expect("a listening filter");
         assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
-        let start = Instant::now();
-        for _ in 0..20 {
+        let mut times = [Duration::ZERO; 20];
+        for time in &mut times {
+            let start = Instant::now();
             for command in ["MAIL <a>", "RCPT <b>"] {
                 assert_eq!(mta.ask(command), "CONTINUE", "{setting}");
             }
@@ -297,8 +298,10 @@ fn defect_23_messages_over_tcp_are_quick() {
             for reply in ["PROGRESS", "DELRCPT \"<b>\"", "CONTINUE"] {
                 assert_eq!(mta.reply(), reply, "{setting}");
             }
+            *time = start.elapsed();
         }
-        let each = start.elapsed() / 20;
-        assert!(each < Duration::from_millis(15), "{setting}: {each:?} for a message");
+        // A delayed acknowledgement takes 40 milliseconds, and each of them would wait for one.
+        let quickest = times.iter().min();
+        assert!(quickest < Some(&Duration::from_millis(30)), "{setting}: {times:?}");
     }
 }

@@ -1,10 +1,10 @@
 //! Sockets from a service manager: systemd-socket-activate starts the filter with the first connection.
 
-use std::{path::Path, thread, time::Instant};
+use std::{path::Path, time::Duration};
 
 use ctests::{Filter, MtaConnection, Setting, Surroundings, TempDir, free_port, skip};
 
-use crate::{LIMIT, assert_negotiates, patiently, stop};
+use crate::{assert_negotiates, patiently, stop};
 
 const LAUNCHER: &str = "/usr/bin/systemd-socket-activate";
 
@@ -28,17 +28,6 @@ fn activated(
     let options = if options.is_empty() { "," } else { options };
     let surroundings = Surroundings { options: options.to_owned(), wrapper, ..Surroundings::default() };
     Some(Filter::launch_with(setting, &surroundings, plan, directory))
-}
-
-fn tcp_patiently(host: &str, port: u16) -> MtaConnection {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match MtaConnection::tcp(host, port) {
-            Ok(mta) => return mta,
-            Err(error) => assert!(Instant::now() < deadline, "{host}:{port}: {error}"),
-        }
-        thread::sleep(std::time::Duration::from_millis(2));
-    }
 }
 
 /// The filter's own description is the address of the socket that is passed.
@@ -71,8 +60,9 @@ fn addresses_that_mean_a_passed_socket() {
         let passed = passed.replace("PORT", &port);
         let Some(mut filter) = activated(&Setting::ours(), "", &[&passed], "", &plan, TempDir::new()) else { return };
         let port = port.parse().expect("a port");
-        assert_negotiates(tcp_patiently("127.0.0.1", port));
-        assert_negotiates(tcp_patiently("127.0.0.1", port));
+        for _ in 0..2 {
+            assert_negotiates(MtaConnection::patiently(|| MtaConnection::tcp("127.0.0.1", port)));
+        }
         stop(&mut filter);
     }
 }
@@ -100,7 +90,7 @@ fn passed_sockets_by_name() {
                 assert!(mta.ask(crate::OFFER).starts_with("OPTNEG"), "{connection}, {options}: {name}");
             } else {
                 mta.command(crate::OFFER);
-                let reply = mta.receive(std::time::Duration::from_millis(50)).to_string();
+                let reply = mta.receive(Duration::from_millis(50)).to_string();
                 assert!(!reply.starts_with("OPTNEG"), "{connection}, {options}: {name}");
             }
         }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ctests::{Filter, MailServer, MtaConnection, Postfix, Program, Setting, TempDir};
+use ctests::{Filter, MailServer, MtaConnection, Postfix, Program, Setting, SmtpClient, TempDir, eventually};
 
 use crate::{LIMIT, OFFER, launch};
 
@@ -51,10 +51,8 @@ fn connections_above_the_limit_wait_in_the_backlog() {
         let used = filter.process().cpu_ticks() - before;
         assert!(used < 10, "{setting}: {used} ticks of a hundredth of a second while others wait");
         assert_eq!(second.ask("HELO h"), "CONTINUE", "{setting}");
-        let freed = Instant::now();
         drop(first);
         assert!(third.reply().starts_with("OPTNEG"), "{setting}");
-        assert!(freed.elapsed() < Duration::from_secs(1), "{setting}: {:?}", freed.elapsed());
         assert!(silent(&mut fourth), "{setting}");
         drop(second);
         assert!(fourth.reply().starts_with("OPTNEG"), "{setting}");
@@ -81,11 +79,7 @@ fn everybody_gets_a_session_in_the_end() {
             }
         });
         let closed = || filter.lines().iter().filter(|line| *line == "close").count();
-        let deadline = Instant::now() + LIMIT;
-        while closed() < 100 {
-            assert!(Instant::now() < deadline, "{setting}: {}", closed());
-            thread::sleep(Duration::from_millis(5));
-        }
+        eventually(format_args!("{setting}: 100 sessions are over"), || closed() == 100);
     }
 }
 
@@ -104,7 +98,6 @@ fn a_refusal_after_the_wait() {
                 let reply = mta.receive(LIMIT).to_string();
                 assert!(reply.starts_with("OPTNEG"), "{setting} {wait}: {reply}");
                 assert!(start.elapsed() >= Duration::from_secs(wait), "{setting} {wait}: {:?}", start.elapsed());
-                assert!(start.elapsed() < Duration::from_secs(wait + 2), "{setting} {wait}: {:?}", start.elapsed());
                 assert_eq!(mta.ask("CONNECT h unknown"), "TEMPFAIL", "{setting} {wait}");
                 assert_eq!(mta.ask("QUIT"), "EOF", "{setting} {wait}");
             }
@@ -148,7 +141,7 @@ fn a_stop_with_connections_waiting() {
         second.command(OFFER);
         assert!(silent(&mut second), "{setting}");
         filter.process().signal(ctests::Signal::TERM);
-        assert!(second.receive(Duration::from_secs(2)).to_string().starts_with("EOF"), "{setting}");
+        assert!(second.receive(LIMIT).to_string().starts_with("EOF"), "{setting}");
         assert!(filter.process().wait(LIMIT).is_some_and(|status| status.success()), "{setting}");
     }
 }
@@ -156,7 +149,7 @@ fn a_stop_with_connections_waiting() {
 #[test]
 fn strangers_do_not_stay() {
     for setting in ours() {
-        let filter = serving(&setting, "negotiate-timeout=1", "");
+        let filter = serving(&setting, "negotiate-timeout=2", "");
         let mut known = session(&filter);
         let start = Instant::now();
         let mut silent = filter.connect();
@@ -164,12 +157,12 @@ fn strangers_do_not_stay() {
         // A whole negotiation, one octet at a time.
         for octet in [0, 0, 0, 13, b'O', 0, 0, 0, 6] {
             slow.send(&[octet]);
-            thread::sleep(Duration::from_millis(200));
+            thread::sleep(Duration::from_millis(300));
         }
         for mta in [&mut silent, &mut slow] {
             assert_eq!(mta.reply(), "EOF", "{setting}");
         }
-        assert!((1.0..4.0).contains(&start.elapsed().as_secs_f32()), "{setting}: {:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_secs(2), "{setting}: {:?}", start.elapsed());
         assert_eq!(known.ask("HELO h"), "CONTINUE", "{setting}");
     }
 }
@@ -178,14 +171,17 @@ fn strangers_do_not_stay() {
 #[test]
 fn idle_sessions_end() {
     for setting in ours() {
-        let filter = serving(&setting, "idle-timeout=1", "");
-        let (mut idle, mut busy) = (session(&filter), session(&filter));
+        let filter = serving(&setting, "idle-timeout=2", "");
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(2) {
+        let (mut idle, mut busy) = (session(&filter), session(&filter));
+        loop {
             assert_eq!(busy.ask("HELO h"), "CONTINUE", "{setting}");
-            thread::sleep(Duration::from_millis(100));
+            match idle.receive(Duration::from_millis(100)).to_string().as_str() {
+                "silence" => assert!(start.elapsed() < LIMIT, "{setting}"),
+                end => break assert_eq!(end, "EOF", "{setting}"),
+            }
         }
-        assert_eq!(idle.reply(), "EOF", "{setting}");
+        assert!(start.elapsed() >= Duration::from_secs(2), "{setting}: {:?}", start.elapsed());
         assert_eq!(filter.lines().iter().filter(|line| *line == "close").count(), 1, "{setting}");
     }
     let mut patient =
@@ -206,16 +202,17 @@ fn postfix_understands_the_refusal() {
         .with_options("max-sessions=1, admission-wait=0");
     let description = format!("unix:{}", socket.display());
     let service = filter.serve(&Setting::ours(), &socket, &[&description]);
-    let busy = postfix.smtp();
-    let answer = || postfix.smtp().ask("MAIL FROM:<a@example.com>").text;
-    let refusal = answer();
+    let mail = |client: &mut SmtpClient| client.ask("MAIL FROM:<a@example.com>").text;
+    let served = |client: &mut SmtpClient| {
+        *client = postfix.smtp();
+        mail(client).starts_with("250")
+    };
+    // The first session of the filter is that of `serve`, which looked whether it listens.
+    let mut busy = postfix.smtp();
+    eventually("it is over", || served(&mut busy));
+    let refusal = mail(&mut postfix.smtp());
     assert!(refusal.starts_with("451 4.7.1"), "{refusal}");
-    drop(busy);
-    let deadline = Instant::now() + LIMIT;
-    while !answer().starts_with("250") {
-        assert!(Instant::now() < deadline, "{}", postfix.log());
-        thread::sleep(Duration::from_millis(50));
-    }
+    eventually("the next is served", || served(&mut busy));
     assert_eq!(postfix.complaints(), [""; 0]);
     drop(service);
 }

@@ -11,17 +11,12 @@ mod slow_callbacks;
 mod socket_files;
 mod trace;
 
-use std::{
-    fs,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, time::Duration};
 
 use ctests::{Filter, MtaConnection, Setting, Signal, Surroundings, TempDir};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = ctests::PATIENCE;
 
 /// With and without smfi_opensocket: the socket is made in either.
 const OPENINGS: [&str; 2] = ["start opensocket 0\nstart note opened\nstart main\n", "start note opened\nstart main\n"];
@@ -41,14 +36,7 @@ fn serving(setting: &Setting, options: &str, plan: &str, directory: TempDir) -> 
 }
 
 fn patiently(path: &Path) -> MtaConnection {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match MtaConnection::unix(path) {
-            Ok(mta) => return mta,
-            Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
+    MtaConnection::patiently(|| MtaConnection::unix(path))
 }
 
 fn assert_negotiates(mut mta: MtaConnection) {

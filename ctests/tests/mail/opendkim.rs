@@ -1,15 +1,11 @@
 //! Debian's OpenDKIM, as it is packaged, on each library behind Postfix.
 
-use std::{
-    os::unix::{fs::PermissionsExt, net::UnixStream},
-    thread,
-    time::{Duration, Instant},
-};
+use std::os::unix::{fs::PermissionsExt, net::UnixStream};
 
 use ctests::{
-    Delivery, MailServer, Postfix, Setting, SmtpClient,
+    Delivery, MailServer, PATIENCE, Postfix, Setting, SmtpClient,
     comparison::stop,
-    find, free_port,
+    eventually, find, free_port,
     mailbag::{PLAIN, RECIPIENT, SENDER, letter},
     opendkim::Signatures,
     skip,
@@ -43,11 +39,7 @@ fn a_socket_for_the_group_of_postfix() {
         let mut client = postfix.smtp();
         assert!(client.ask(&format!("MAIL FROM:{SENDER}")).text.starts_with("451"), "{setting}: {}", postfix.log());
         // The log is written by another process.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !postfix.log().contains("Permission denied") {
-            assert!(Instant::now() < deadline, "{setting}: {}", postfix.log());
-            thread::sleep(Duration::from_millis(10));
-        }
+        eventually("Postfix says why", || postfix.log().contains("Permission denied"));
         drop(client);
         stop(&setting, filter);
 
@@ -173,7 +165,7 @@ fn stop_and_start() {
         let opendkim = signatures.sign(setting, &socket);
         let mut client = postfix.smtp();
         client.submit(SENDER, &[RECIPIENT], &letter("1"));
-        let (status, _) = opendkim.stop(Duration::from_secs(10));
+        let (status, _) = opendkim.stop(PATIENCE);
         assert_eq!(status.code(), Some(0), "{setting}: {status}");
         // A filter of root's leaves the file; OpenDKIM removes a stale one when it starts.
         assert!(socket.exists(), "{setting}");
