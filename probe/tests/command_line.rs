@@ -152,26 +152,24 @@ fn a_diff_shows_what_differs() {
     }
 }
 
-/// What `send --diff` writes to a terminal.
-fn on_a_terminal(no_colour: bool) -> String {
-    let fake = Fake::continuing(0x3f, 0, rewriting);
-    let directory = tempfile::tempdir().unwrap();
-    let message = directory.path().join("message");
-    fs::write(&message, MAIL).unwrap();
+/// Runs a process whose standard output and errors are one terminal, and gives what that shows.
+fn on_a_terminal(process: &mut Process) -> String {
     let terminal = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
     pty::grantpt(&terminal).unwrap();
     pty::unlockpt(&terminal).unwrap();
     let name = pty::ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-    let slave = fs::File::options().read(true).write(true).open(name).unwrap();
-    let mut process = Process::new(env!("CARGO_BIN_EXE_milter-probe"));
-    process.args(["send", "--diff", "--connect"]).arg(fake.path()).arg(message);
-    process.env("TERM", "xterm").env_remove("CLICOLOR_FORCE").env_remove("NO_COLOR");
-    if no_colour {
-        process.env("NO_COLOR", "1");
-    }
-    let mut child = process.stdin(Stdio::null()).stdout(slave).stderr(Stdio::null()).spawn().unwrap();
+    let line = fs::File::options().read(true).write(true).open(name).unwrap();
+    let errors = line.try_clone().unwrap();
+    process
+        .env("TERM", "xterm")
+        .env_remove("CLICOLOR")
+        .env_remove("CLICOLOR_FORCE")
+        .stdin(Stdio::null())
+        .stdout(line)
+        .stderr(errors);
+    let mut child = process.spawn().unwrap();
     // The terminal ends with its last user, who must not be this process.
-    drop(process);
+    process.stdout(Stdio::null()).stderr(Stdio::null());
     let mut shown = Vec::new();
     // Linux then says EIO.
     let _ = fs::File::from(terminal).read_to_end(&mut shown);
@@ -179,15 +177,43 @@ fn on_a_terminal(no_colour: bool) -> String {
     text(&shown).replace("\r\n", "\n")
 }
 
+/// What `send --diff` shows on a terminal.
+fn difference_on_a_terminal(no_colour: Option<&str>) -> String {
+    let fake = Fake::continuing(0x3f, 0, rewriting);
+    let directory = tempfile::tempdir().unwrap();
+    let message = directory.path().join("message");
+    fs::write(&message, MAIL).unwrap();
+    let mut process = Process::new(env!("CARGO_BIN_EXE_milter-probe"));
+    process.args(["send", "--diff", "--connect"]).arg(fake.path()).arg(message).env_remove("NO_COLOR");
+    on_a_terminal(process.envs(no_colour.map(|value| ("NO_COLOR", value))))
+}
+
 #[test]
 fn a_diff_has_colours_on_a_terminal_unless_nobody_wants_them() {
-    let coloured = on_a_terminal(false);
+    let coloured = difference_on_a_terminal(None);
     for line in ["\x1b[36m@@ -1,5 +1,6 @@\x1b[0m", "\x1b[31m-Subject: s\x1b[0m", "\x1b[32m+X-New: 1\x1b[0m"] {
         assert!(coloured.lines().any(|found| found == line), "{line:?} is not in {coloured:?}");
     }
     assert!(coloured.contains("-body \\u{1b}[31m"), "what a mail says must not reach the terminal: {coloured:?}");
-    let plain = on_a_terminal(true);
+    let plain = difference_on_a_terminal(Some("1"));
     assert!(plain.contains("\n-Subject: s\n+Subject: t\n") && !plain.contains('\x1b'), "{plain:?}");
+}
+
+#[test]
+fn load_has_a_bar_on_a_terminal_only() {
+    let load = |fake: &Fake| {
+        let mut process = Process::new(env!("CARGO_BIN_EXE_milter-probe"));
+        process
+            .args(["load", "--connections", "1", "--messages", "50", "--per-session", "50"])
+            .arg(fake.path())
+            .env_remove("CLICOLOR_FORCE");
+        process
+    };
+    let shown = on_a_terminal(&mut load(&Fake::continuing(0, 0, |_, _| None)));
+    assert!(shown.contains("/50 ") && shown.contains("50 accepted"), "{shown:?}");
+    let output = load(&Fake::continuing(0, 0, |_, _| None)).output().unwrap();
+    assert!(text(&output.stdout).contains("50 accepted") && output.stderr.is_empty(), "{output:?}");
+    assert!(!output.stdout.contains(&b'\x1b'), "{output:?}");
 }
 
 #[test]
