@@ -96,14 +96,13 @@ impl Model for Pool {
         let (timer, lookout) = (Timer::new()?, Epoll::new()?);
         // Never read: each expiry is an edge.
         lookout.add_edge(timer.as_fd(), EXPIRY)?;
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             epoll,
             dissolve,
             nudge,
             timer,
             lookout,
-            state: Mutex::new(State::new(listeners, processors, service.threads())),
+            state: Mutex::new(State::new(listeners, process::processors(), service.threads())),
             threads: Mutex::default(),
             habits: (0..V::Session::KINDS).map(|_| Habit::default()).collect(),
             service,

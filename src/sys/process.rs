@@ -71,6 +71,20 @@ pub(crate) fn voluntary_switches() -> i64 {
     }
 }
 
+/// How many processors the calling thread may run on.
+///
+/// Not what a control group would leave of their time: reading that takes as long as the rest of the start.
+#[cfg(target_os = "linux")]
+pub(crate) fn processors() -> usize {
+    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: the set is valid for writing for its size, and all zeroes, should the call fail, are one without processors.
+    let count = unsafe {
+        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr());
+        libc::CPU_COUNT(set.assume_init_ref())
+    };
+    usize::try_from(count).unwrap_or(0).max(1)
+}
+
 /// Where the calling thread's `errno` is.
 fn errno_location() -> *mut libc::c_int {
     #[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "android"))]
