@@ -4,26 +4,28 @@
 //! changes in it is behind a lock that is held for one call and never while a callback runs.
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use std::time::Instant;
 
 use milter_protocol::reply::body_chunks;
-use milter_protocol::{Actions, Engine, Modification, Profile, SmtpReply, SmtpReplyError, Stage};
+use milter_protocol::{Actions, Callback, Callbacks, Engine, Modification, Profile, SmtpReply, SmtpReplyError, Stage};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Filter;
 use super::admission::Refusal;
+use super::log::Level;
 use super::metrics::Metrics;
 use super::observer::{CallError, Observer};
 use super::service::Server;
 use super::settings;
 use crate::model::Service;
 use crate::sys::poll::{self, Interest};
-use crate::sys::socket;
+use crate::sys::{process, signal, socket};
 
 /// Replies that gather up to this many octets are sent together.
 const GATHER: usize = 64 * 1024;
@@ -96,6 +98,33 @@ impl Context {
     /// Who looks on, if anybody does.
     pub(super) fn observer(&self) -> Option<&Observer> {
         self.observer.as_deref()
+    }
+
+    /// Runs a callback of the filter.
+    pub(super) fn call(&self, filter: &dyn Filter, callback: &mut Callback<'_>) -> Option<c_int> {
+        let generation = process::generation();
+        let observed = self.observer().map(|observer| (observer, Instant::now()));
+        let value = filter.call(self, callback);
+        if process::generation() != generation {
+            self.end_copy(callback.kind());
+        }
+        if let Some((observer, start)) = observed {
+            observer.returned(callback.kind(), value, start.elapsed());
+        }
+        value
+    }
+
+    /// Ends a process that a callback has forked and that came back from it. The one that it is a copy of goes on with the
+    /// session: two would answer each command twice, and take each other's events.
+    fn end_copy(&self, callback: Callbacks) -> ! {
+        // A lock that another thread held when the process was forked is never released in the copy.
+        signal::limit_life(5);
+        let (number, callback) = (self.number, callback.c_name());
+        let text = format_args!(
+            "[{number}] {callback} returned in a process that it had forked; that one is ended, it should call _exit"
+        );
+        self.server.report(Level::Error, text);
+        process::quit(1)
     }
 
     /// The filter's own pointer.

@@ -8,18 +8,16 @@ use std::ffi::{CStr, c_int};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use milter_protocol::modification::Obstacle;
 use milter_protocol::negotiation::ALL_OPTIONS;
 use milter_protocol::packet::{self, Field, Packet, Value};
 use milter_protocol::record::Kind;
 use milter_protocol::{
-    Callback, Callbacks, CommandCode, Failure, Modification, SmtpReply, SmtpReplyError, Stage, Verdict, frame,
+    Callbacks, CommandCode, Failure, Modification, SmtpReply, SmtpReplyError, Stage, Verdict, frame,
 };
 
-use super::Filter;
-use super::context::Context;
 use super::hints::{Deletions, Hints};
 use super::options::Options;
 use super::recording::{Archive, Recording};
@@ -131,7 +129,7 @@ impl Observer {
     }
 
     /// A callback has returned, or ended its thread.
-    fn returned(&self, callback: Callbacks, value: Option<c_int>, duration: Duration) {
+    pub(super) fn returned(&self, callback: Callbacks, value: Option<c_int>, duration: Duration) {
         if !self.is_traced() {
             return;
         }
@@ -247,17 +245,6 @@ impl fmt::Display for CallError {
             CallError::TooLarge => f.write_str("it does not fit into a packet"),
             CallError::Unreachable => f.write_str("the MTA cannot be reached"),
         }
-    }
-}
-
-impl Context {
-    /// Runs a callback of the filter.
-    pub(super) fn call(&self, filter: &dyn Filter, callback: &mut Callback<'_>) -> Option<c_int> {
-        let Some(observer) = self.observer() else { return filter.call(self, callback) };
-        let (kind, start) = (callback.kind(), Instant::now());
-        let value = filter.call(self, callback);
-        observer.returned(kind, value, start.elapsed());
-        value
     }
 }
 

@@ -53,6 +53,7 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         |what: &'static str| move |error: io::Error| tell(name, format_args!("{what}: {error}"), os_error(&error));
     let useless = |reason: &dyn fmt::Display| tell(name, format_args!("smfi_main: {reason}"), libc::EINVAL);
     signal::ignore_broken_pipes().map_err(explain("cannot ignore SIGPIPE"))?;
+    process::count_forks().map_err(explain("smfi_main cannot begin"))?;
     let plan = settings::plan().map_err(|error| useless(&error))?;
     let run = Run::begin().map_err(|error| match error.raw_os_error() {
         Some(libc::EBUSY) => tell(name, format_args!("smfi_main: it is running already"), libc::EBUSY),

@@ -17,11 +17,15 @@ pub(crate) struct Mask(libc::sigset_t);
 impl Mask {
     /// Just [`STOPPING`].
     pub(crate) fn stopping() -> Self {
+        Self::of(&STOPPING)
+    }
+
+    fn of(signals: &[libc::c_int]) -> Self {
         let mut set = MaybeUninit::uninit();
-        // SAFETY: sigemptyset fills the set, sigaddset gets valid signals of it.
+        // SAFETY: sigemptyset fills the set, and sigaddset refuses what is no signal.
         unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            for signal in STOPPING {
+            for &signal in signals {
                 libc::sigaddset(set.as_mut_ptr(), signal);
             }
             Mask(set.assume_init())
@@ -88,6 +92,15 @@ pub(crate) fn send_to_thread<T>(thread: &JoinHandle<T>, signal: libc::c_int) {
     let identity = thread.as_pthread_t() as libc::pthread_t;
     // SAFETY: a thread that is neither joined nor detached, which the handle guarantees, has a valid identity.
     unsafe { libc::pthread_kill(identity, signal) };
+}
+
+/// Has this process killed after so many seconds, whatever it waits for then and whatever the program does with SIGALRM.
+pub(crate) fn limit_life(seconds: u32) {
+    // SAFETY: no memory is involved; the default action is valid for every signal.
+    unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
+    let _ = Mask::of(&[libc::SIGALRM]).change(libc::SIG_UNBLOCK);
+    // SAFETY: no memory is involved.
+    unsafe { libc::alarm(seconds) };
 }
 
 /// Has writing to a connection without a reader fail instead of ending the process; for the whole process, and as

@@ -13,7 +13,8 @@ use std::process::Command;
 const INTERNAL: [&str; 2] = ["mi_stop", "sm_strlcpy"];
 
 /// Pages of the system that ours refer to.
-const FOREIGN: [&str; 6] = ["listen 2", "openlog 3", "pthread_create 3", "pthread_exit 3", "syslog 3", "umask 2"];
+const FOREIGN: [&str; 8] =
+    ["_exit 2", "execve 2", "listen 2", "openlog 3", "pthread_create 3", "pthread_exit 3", "syslog 3", "umask 2"];
 
 /// Names and sections of the pages, in order.
 pub(crate) fn pages() -> BTreeSet<(String, String)> {
