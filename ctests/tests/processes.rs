@@ -4,13 +4,18 @@
 use std::{
     collections::HashMap,
     fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
     process::Command,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
 
-use ctests::{Filter, MtaConnection, PATIENCE, Setting, Signal, TempDir, eventually, kill_child};
+use ctests::{
+    Filter, MtaConnection, PATIENCE, Setting, Signal, Surroundings, TempDir, eventually, is_root, kill_child, skip,
+};
+use rustix::fs::OFlags;
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 const MESSAGE: [&str; 6] = ["RCPT <b>", "DATA", "HEADER S v", "EOH", "BODY x", "BODYEOB"];
@@ -42,11 +47,16 @@ fn exists(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|status| !status.contains(") Z"))
 }
 
-/// The process that has written the last line that names one.
-fn last_process(filter: &Filter) -> u32 {
+/// The processes that have written lines about themselves.
+fn processes(filter: &Filter) -> Vec<u32> {
     let lines = filter.lines();
-    let number = lines.iter().rev().find_map(|line| line.strip_prefix("process ")).expect("somebody has said it");
-    number.parse().expect("a number")
+    let numbers = lines.iter().filter_map(|line| line.strip_prefix("process "));
+    numbers.map(|number| number.parse().expect("a number")).collect()
+}
+
+/// The last of them.
+fn last_process(filter: &Filter) -> u32 {
+    processes(filter).pop().expect("somebody has said it")
 }
 
 /// Sessions that have said HELO, each with the process that serves it.
@@ -63,14 +73,14 @@ fn errors(filter: &Filter) -> Vec<String> {
     filter.lines().into_iter().filter(|line| line.starts_with("log 3")).collect()
 }
 
-/// The whole life of a session; false when it ends early, at a command that `bad` sessions may end at.
-fn mail(filter: &Filter, bad: bool) -> bool {
+/// The whole life of a session; false when it ends early. `name` is what the MTA calls the message, see [`FRAGILE`].
+fn mail(filter: &Filter, name: &str) -> bool {
     let Ok(mut mta) = MtaConnection::unix(filter.socket()) else { return false };
     mta.command(OFFER);
     if !mta.reply().starts_with("OPTNEG") {
         return false;
     }
-    mta.command(if bad { "MACRO M i=bad" } else { "MACRO M i=good" });
+    mta.command(&format!("MACRO M i={name}"));
     for command in ["MAIL <a>"].iter().chain(&MESSAGE) {
         match mta.ask(command).as_str() {
             "CONTINUE" => {}
@@ -82,31 +92,60 @@ fn mail(filter: &Filter, bad: bool) -> bool {
     true
 }
 
-const FRAGILE: &str = "callbacks helo envfrom eom close\non envfrom crash-if i bad\non helo process\n";
+/// Two kinds of messages are too much for it; each kills its process in another way.
+const FRAGILE: &str = "callbacks helo envfrom eom close\non envfrom raise-if SEGV i bad\n\
+                       on envfrom raise-if KILL i worse\non helo process\n";
 
-#[test]
-fn a_crash_costs_one_session_with_fork() {
-    let mut filter = Filter::start(&fork(), FRAGILE);
+/// Has six clients at once send 25 messages each, of which every fourth kills its process; returns how many do so.
+fn fragile_load(filter: &Filter) -> usize {
     let bad = AtomicUsize::new(0);
     thread::scope(|scope| {
         for client in 0..6 {
             let (filter, bad) = (&filter, &bad);
             scope.spawn(move || {
                 for round in 0..25 {
-                    let is_bad = (client + round) % 4 == 0;
-                    assert_eq!(mail(filter, is_bad), !is_bad, "session {round} of client {client}");
-                    bad.fetch_add(usize::from(is_bad), SeqCst);
+                    let name = ["bad", "good", "good", "good", "worse", "good", "good", "good"][(client + round) % 8];
+                    assert_eq!(mail(filter, name), name == "good", "session {round} of client {client}");
+                    bad.fetch_add(usize::from(name != "good"), SeqCst);
                 }
             });
         }
     });
     let bad = bad.into_inner();
-    eventually("every crash is told", || errors(&filter).len() == bad);
-    for line in errors(&filter) {
-        assert!(line.contains("] process ") && line.contains("was killed by SIGSEGV, the session is lost"), "{line}");
-    }
+    eventually("every crash is told", || errors(filter).len() == bad);
     assert_eq!(filter.lines().iter().filter(|line| *line == "eom").count(), 6 * 25 - bad);
+    bad
+}
+
+#[test]
+fn a_crash_costs_one_session_with_fork() {
+    let mut filter = Filter::start(&fork(), FRAGILE);
+    let bad = fragile_load(&filter);
+    let told = errors(&filter);
+    let count = |end: &str| told.iter().filter(|line| line.contains("] process ") && line.contains(end)).count();
+    let segv = count("was killed by SIGSEGV, the session is lost");
+    assert!(segv > 0 && segv < bad, "{told:?}");
+    assert_eq!(segv + count("was killed by SIGKILL, the session is lost"), bad, "{told:?}");
     eventually("nobody is left, not even zombies", || filter.process().children().is_empty());
+}
+
+/// The kernel buries children then, and gives their numbers away.
+#[test]
+fn crashes_in_a_program_that_ignores_its_children() {
+    let mut filter = Filter::start(&fork(), &format!("before ignore-children\n{FRAGILE}"));
+    fragile_load(&filter);
+    for line in errors(&filter) {
+        assert!(line.contains(" ended, the session is lost"), "{line}");
+    }
+    eventually("nobody is left", || filter.process().children().is_empty());
+
+    let mut filter = Filter::start(&Setting::processes(2), &format!("before ignore-children\n{FRAGILE}"));
+    for crash in 1..4 {
+        assert!(!mail(&filter, "bad"));
+        eventually("it is told", || errors(&filter).len() == crash);
+        assert!(mail(&filter, "good"));
+    }
+    eventually("all posts are held again", || filter.process().children().len() == 2);
 }
 
 /// Status 0 looks like the end of a process whose session is over.
@@ -153,29 +192,39 @@ fn a_crash_costs_one_worker_with_processes() {
 #[test]
 fn workers_that_crash_under_load() {
     let mut filter = Filter::start(&Setting::processes(4), FRAGILE);
-    let (bad, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    const BAD: usize = 6;
+    let failed = AtomicUsize::new(0);
     thread::scope(|scope| {
         for client in 0..6 {
-            let (filter, bad, failed) = (&filter, &bad, &failed);
+            let (filter, failed) = (&filter, &failed);
             scope.spawn(move || {
+                // As MTAs do: a message that has found no verdict comes again.
+                let deliver = || {
+                    while !mail(filter, "good") {
+                        failed.fetch_add(1, SeqCst);
+                    }
+                };
                 for round in 0..40 {
-                    let is_bad = client == 0 && round % 8 == 0;
-                    bad.fetch_add(usize::from(is_bad), SeqCst);
-                    failed.fetch_add(usize::from(!mail(filter, is_bad)), SeqCst);
+                    if client == 0 && round < BAD {
+                        assert!(!mail(filter, ["bad", "worse"][round % 2]));
+                        failed.fetch_add(1, SeqCst);
+                    }
+                    deliver();
                 }
             });
         }
     });
-    let (bad, failed) = (bad.into_inner(), failed.into_inner());
-    let crashes = || errors(&filter).iter().filter(|line| line.contains("was killed by SIGSEGV")).count();
-    eventually("every crash is told", || crashes() == bad);
+    let failed = failed.into_inner();
+    let crashes = |signal: &str| errors(&filter).iter().filter(|line| line.contains(signal)).count();
+    eventually("every crash is told", || errors(&filter).len() == BAD);
+    assert_eq!([crashes("was killed by SIGSEGV"), crashes("was killed by SIGKILL")], [BAD / 2; 2]);
     let lost: usize = errors(&filter)
         .iter()
         .filter_map(|line| line.split(", ").nth(1)?.split(' ').next()?.parse::<usize>().ok())
         .sum();
-    assert!(failed >= bad && failed <= lost, "{failed} sessions failed, {lost} are said to: {:?}", errors(&filter));
+    assert!(failed >= BAD && failed <= lost, "{failed} sessions failed, {lost} are said to: {:?}", errors(&filter));
     eventually("all posts are held again", || filter.process().children().len() == 4);
-    assert!((0..8).all(|_| mail(&filter, false)));
+    assert!((0..8).all(|_| mail(&filter, "good")));
     assert!(filter.process().is_alive());
 }
 
@@ -232,6 +281,109 @@ fn workers_without_descriptors() {
         assert!(mta.reply().starts_with("OPTNEG"), "{} left: {:?}", waiting.len(), errors(&filter));
     }
     assert_eq!(errors(&filter).len(), 1);
+}
+
+/// As by a child of the filter's own that cannot exec and does not call _exit.
+#[test]
+fn a_callback_that_returns_in_two_processes() {
+    for setting in Setting::every_model() {
+        let filter = Filter::start(&setting, "callbacks helo envfrom eom\non envfrom copy\non envfrom process\n");
+        let mut others: Vec<MtaConnection> = (0..3).map(|_| negotiated(&filter)).collect();
+        for copies in 1..4 {
+            let mut mta = negotiated(&filter);
+            assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting}");
+            assert_eq!(mta.ask("MAIL <a>"), "CONTINUE", "{setting}");
+            eventually("it is told", || errors(&filter).len() == copies);
+            let both = processes(&filter).split_off(2 * copies - 2);
+            eventually("the copy ends", || both.iter().filter(|process| exists(**process)).count() == 1);
+            // Were there two answers to a command, the other one would come here.
+            for command in MESSAGE {
+                assert_eq!(mta.ask(command), "CONTINUE", "{setting}");
+            }
+            assert_eq!(mta.ask("QUIT"), "EOF", "{setting}");
+            for mta in &mut others {
+                assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting}");
+            }
+        }
+        for line in errors(&filter) {
+            assert!(
+                line.contains("xxfi_envfrom returned in a process that it had forked; that one is ended"),
+                "{line}"
+            );
+        }
+    }
+}
+
+/// Connections that nobody has a process for are neither lost nor asked for all the time; the log says so once.
+fn assert_waiting(filter: &mut Filter, told: &str) -> Vec<MtaConnection> {
+    let mut waiting: Vec<MtaConnection> = (0..3).map(|_| filter.connect()).collect();
+    waiting.iter_mut().for_each(|mta| mta.command(OFFER));
+    let count = |filter: &Filter| errors(filter).iter().filter(|line| line.contains(told)).count();
+    eventually("it is told", || count(filter) == 1);
+    let before = filter.process().cpu_ticks();
+    thread::sleep(Duration::from_millis(400));
+    let used = filter.process().cpu_ticks() - before;
+    assert!(used < 20, "it spins: {used} ticks of 40");
+    assert_eq!(count(filter), 1, "{:?}", errors(filter));
+    waiting
+}
+
+fn assert_served(mta: &mut MtaConnection) {
+    assert!(mta.reply().starts_with("OPTNEG"));
+    assert_eq!(mta.ask("HELO h"), "CONTINUE");
+}
+
+#[test]
+fn connections_wait_for_a_process_when_there_is_no_descriptor_for_it() {
+    for setting in both() {
+        let mut filter = Filter::start(&setting, "on helo process\n");
+        let _first = sessions(&filter, 1);
+        let pid = filter.process().pid();
+        let limit = |descriptors: usize| {
+            let limit = format!("--nofile={descriptors}:");
+            Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().is_ok_and(|it| it.success())
+        };
+        let (descriptors, told) = if setting.processes.is_some() {
+            // Without workers no connection is taken.
+            (5, "cannot start a process: ")
+        } else {
+            // One is left, for the connection: the record has a number far from the others.
+            let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("a live process").count();
+            (open, "cannot accept connections: ")
+        };
+        if !limit(descriptors) {
+            return skip("connections_wait_for_a_process_when_there_is_no_descriptor_for_it", "prlimit (util-linux)");
+        }
+        if setting.processes.is_some() {
+            filter.process().children().into_iter().for_each(|(worker, _)| kill_child(worker));
+        }
+        let mut waiting = assert_waiting(&mut filter, told);
+        assert!(limit(1024));
+        waiting.iter_mut().for_each(assert_served);
+    }
+}
+
+#[test]
+fn connections_wait_for_a_process_when_the_user_has_too_many() {
+    if !is_root() {
+        return skip("connections_wait_for_a_process_when_the_user_has_too_many", "root");
+    }
+    // Nobody else, as far as can be.
+    let user = 20_000 + std::process::id() % 40_000;
+    let plan = format!(
+        "start setconn $socket\nstart register\nstart opensocket\nstart setuid {user}\nstart main\non helo process\n"
+    );
+    // It has two threads.
+    let wrapper = ["prlimit", "--nproc=3"].map(str::to_owned).to_vec();
+    let surroundings = Surroundings { wrapper, ..Surroundings::default() };
+    let mut filter = Filter::launch_with(&fork(), &surroundings, &plan, TempDir::new());
+    filter.wait_for("opensocket 0");
+    let mut served = negotiated(&filter);
+    for mut next in assert_waiting(&mut filter, "cannot accept connections: ") {
+        assert_eq!(served.ask("QUIT"), "EOF");
+        assert_served(&mut next);
+        served = next;
+    }
 }
 
 /// A stop in one process stops all; INT ends sessions after their next command in all.
@@ -367,7 +519,7 @@ fn a_second_run_takes_over_the_children_of_the_first() {
     for setting in both() {
         let mut filter = serving(
             &setting,
-            "on helo process\non envfrom crash-if i bad\nstart unlink socket\nstart note second\nstart main\n",
+            "on helo process\non envfrom raise-if SEGV i bad\nstart unlink socket\nstart note second\nstart main\n",
         );
         let mut first = sessions(&filter, 2);
         filter.process().signal(Signal::TERM);
@@ -426,5 +578,31 @@ fn buffered_output_is_written_once() {
         let mut lines: Vec<&str> = output.lines().collect();
         lines.sort_unstable();
         assert_eq!(lines, ["helo", "helo", "helo", "parent"], "{setting}");
+    }
+}
+
+/// Nobody reads the pipe that a process of the filter has something to write to when it is to end.
+#[test]
+fn output_that_nobody_takes_keeps_no_stop_waiting() {
+    for setting in both() {
+        let directory = TempDir::new();
+        assert!(Command::new("mkfifo").arg(directory.join("pipe")).status().expect("mkfifo").success());
+        let mut options = fs::OpenOptions::new();
+        let options = options.read(true).write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let mut pipe = options.open(directory.join("pipe")).expect("a pipe of ours");
+        while pipe.write(&[b'x'; 4096]).is_ok() {}
+        let surroundings = Surroundings {
+            options: "drain=1".into(),
+            wrapper: ["sh", "-c", "exec \"$0\" \"$@\" > pipe"].map(str::to_owned).to_vec(),
+            ..Surroundings::default()
+        };
+        let plan = "start setconn $socket\nstart register\nstart opensocket\nstart main\non helo print helo\n";
+        let mut filter = Filter::launch_with(&setting, &surroundings, plan, directory);
+        filter.wait_for("opensocket 0");
+        let mut mta = negotiated(&filter);
+        assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting}");
+        filter.process().signal(Signal::TERM);
+        assert_eq!(filter.wait_for("main"), "main 0 errno 0", "{setting}");
+        assert!(filter.process().wait(PATIENCE).is_some_and(|status| status.success()), "{setting}");
     }
 }

@@ -28,8 +28,8 @@ use crate::sys::wake::{self, Wake};
 /// The children of this process.
 pub(crate) struct Children {
     alone: Alone,
-    /// By process id.
-    living: HashMap<i32, Member>,
+    /// By their tokens.
+    living: HashMap<u64, Member>,
     /// Says which have ended.
     ended: Epoll,
     events: Events,
@@ -50,6 +50,13 @@ impl Member {
     fn is_leaving(&self) -> bool {
         matches!(&self.kind, Kind::Session { over, .. } if over.load(SeqCst))
     }
+}
+
+/// The two processes after a fork.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Parent,
+    Child,
 }
 
 /// What a child is there for.
@@ -74,7 +81,7 @@ impl Drop for Busy {
 
 /// A child that has ended.
 pub(super) struct Departed {
-    pub(super) id: i32,
+    id: i32,
     kind: Kind,
     is_left: bool,
     exit: Exit,
@@ -102,6 +109,14 @@ impl fmt::Display for Departed {
 }
 
 impl Departed {
+    /// The number of the worker that it was in this run.
+    pub(super) fn worker(&self) -> Option<usize> {
+        match self.kind {
+            Kind::Worker(number) if !self.is_left => Some(number),
+            _ => None,
+        }
+    }
+
     /// Counts its session as over, and tells the operator, unless it went as it should.
     pub(super) fn bury<V: Service>(&self, service: &V) {
         if let Kind::Session { ticket: Ticket { refused: false, .. }, .. } = self.kind
@@ -129,6 +144,9 @@ impl Children {
     /// Those that are left from earlier runs, if there are any. Who has gathered them sees to it that somebody looks after
     /// them: nothing may fail from here to the run.
     pub(super) fn gather(alone: Alone) -> io::Result<Self> {
+        // What waits in the buffers of stdio now would be written by each child. From here on nobody adds to it: no code of
+        // the program's runs in this process.
+        child::flush_stdio();
         if let Some(mut left) = Caretaker::relieve() {
             left.living.values_mut().for_each(|member| member.is_left = true);
             return Ok(left);
@@ -138,17 +156,12 @@ impl Children {
         Ok(Children { alone, living: HashMap::new(), ended, events, lifeline, _life: life })
     }
 
-    /// Forks; gives the child's process id, or `None` in the child.
-    pub(super) fn fork(&mut self, kind: Kind) -> io::Result<Option<i32>> {
-        let Some(child) = child::fork(&self.alone)? else { return Ok(None) };
-        let id = child.id();
-        if let Err(error) = self.ended.add_level(child.as_fd(), id as u64) {
-            // Nobody would ever learn of its end.
-            child.undo();
-            return Err(error);
-        }
-        self.living.insert(id, Member { child, kind, is_left: false });
-        Ok(Some(id))
+    /// Forks; says in which of the two processes it returns.
+    pub(super) fn fork(&mut self, kind: Kind) -> io::Result<Side> {
+        let adopt = |child: &Child| self.ended.add_level(child.as_fd(), child.token());
+        let Some(child) = child::fork(&self.alone, adopt)? else { return Ok(Side::Child) };
+        self.living.insert(child.token(), Member { child, kind, is_left: false });
+        Ok(Side::Parent)
     }
 
     /// Becomes a child's view of its parent: the lifeline. Nothing else of the parent's stays open.
@@ -184,13 +197,12 @@ impl Children {
     fn reap(&mut self) -> io::Result<Vec<Departed>> {
         let mut departed = Vec::new();
         for event in self.ended.wait(&mut self.events, Some(Duration::ZERO))? {
-            let id = event.token as i32;
-            if let Some(Member { child, kind, is_left }) = self.living.get(&id)
+            if let Some(Member { child, kind, is_left }) = self.living.get(&event.token)
                 && let Some(exit) = child.reap()
             {
-                departed.push(Departed { id, kind: kind.clone(), is_left: *is_left, exit });
+                departed.push(Departed { id: child.id(), kind: kind.clone(), is_left: *is_left, exit });
                 // Closing its descriptor takes it out of the set.
-                self.living.remove(&id);
+                self.living.remove(&event.token);
             }
         }
         Ok(departed)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use super::children::{Busy, Children, Kind, Then};
+use super::children::{Busy, Children, Kind, Side, Then};
 use super::{Admission, Connection, Model, Service, Session, patience, serve_the_rest};
 use crate::sys::child::{self, Alone};
 use crate::sys::descriptor;
@@ -86,8 +86,8 @@ fn accept<V: Service>(service: &V, children: &mut Children, listeners: &[Accepto
 /// Forks for a connection; gives, in the child, what to note the end of its session in.
 fn fork(children: &mut Children, connection: &Connection) -> io::Result<Option<Arc<Shared<AtomicBool>>>> {
     let over = Arc::new(Shared::new(AtomicBool::new(false))?);
-    let child = children.fork(Kind::Session { ticket: connection.ticket, over: Arc::clone(&over) })?;
-    Ok(child.is_none().then_some(over))
+    let side = children.fork(Kind::Session { ticket: connection.ticket, over: Arc::clone(&over) })?;
+    Ok((side == Side::Child).then_some(over))
 }
 
 /// Serves one session to its end.

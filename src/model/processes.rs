@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use super::children::{Busy, Children, Departed, Kind, Then};
+use super::children::{Busy, Children, Departed, Kind, Side, Then};
 use super::{Admission, Connection, Model, Next, PAUSE, Pace, Service, Session, Ticket};
 use crate::sys::child::{self, Alone};
 use crate::sys::poll::{self, Interest};
@@ -97,7 +97,7 @@ struct Post {
 }
 
 enum Holder {
-    Worker { process: i32, since: Instant },
+    Worker { since: Instant },
     Nobody { until: Instant },
 }
 
@@ -150,7 +150,7 @@ impl Post {
 
     /// Notes the end of the worker; says how many sessions it had and how long the post stays vacant.
     fn vacate(&mut self, now: Instant) -> (u64, Duration) {
-        let Holder::Worker { since, .. } = self.holder else { return (0, Duration::ZERO) };
+        let Holder::Worker { since } = self.holder else { return (0, Duration::ZERO) };
         let lost = self.tally.sessions();
         self.passed -= self.tally.taken.swap(0, SeqCst);
         self.tally.ended.store(0, SeqCst);
@@ -193,8 +193,8 @@ impl<V: Service> Supervisor<'_, V> {
                 continue;
             }
             match self.children.fork(Kind::Worker(index + 1)) {
-                Ok(None) => return Some(index),
-                Ok(Some(process)) => post.holder = Holder::Worker { process, since: now },
+                Ok(Side::Child) => return Some(index),
+                Ok(Side::Parent) => post.holder = Holder::Worker { since: now },
                 Err(error) => {
                     self.service.trouble("start a process", &error);
                     post.short_lives = post.short_lives.saturating_add(1);
@@ -257,12 +257,11 @@ impl<V: Service> Supervisor<'_, V> {
 
     /// Notes that a worker has ended.
     fn bury(&mut self, departed: &Departed) {
-        let is_its = |post: &&mut Post| matches!(post.holder, Holder::Worker { process, .. } if process == departed.id);
-        let Some(post) = self.posts.iter_mut().find(is_its) else {
+        let Some(number) = departed.worker() else {
             // Left from an earlier run.
             return departed.bury(self.service);
         };
-        let (lost, vacancy) = post.vacate(Instant::now());
+        let (lost, vacancy) = self.posts[number - 1].vacate(Instant::now());
         self.service.depart(lost as usize);
         let sessions = if lost == 1 { "1 session is" } else { &format!("{lost} sessions are") };
         let next = match vacancy.as_millis() {
@@ -480,7 +479,7 @@ mod tests {
     fn what_no_worker_has_taken_is_left_to_the_next() {
         let mut post = Post::new().unwrap();
         let start = Instant::now();
-        post.holder = Holder::Worker { process: 1, since: start };
+        post.holder = Holder::Worker { since: start };
         post.passed = 7;
         post.tally.taken.store(5, SeqCst);
         post.tally.ended.store(3, SeqCst);

@@ -1,14 +1,15 @@
 //! Child processes (Linux).
 
 use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::check;
-use super::descriptor::own;
+use super::descriptor::{self, own};
 use super::process;
-use super::wake::Wake;
 
 /// Proof that this process has no thread but the one that asked for it, and those that have ended when it forks.
 #[derive(Debug)]
@@ -39,45 +40,54 @@ impl Alone {
 #[derive(Debug)]
 pub(crate) struct Child {
     id: libc::pid_t,
-    /// Readable from its end on.
+    /// The process itself, also when somebody else has its number; readable from its end on.
     process: OwnedFd,
 }
 
 /// Makes a copy of this process, in which only the calling thread goes on; gives the child, or `None` in it. The child
 /// is killed when the thread that called ends.
-pub(crate) fn fork(_: &Alone) -> io::Result<Option<Child>> {
+///
+/// The child does nothing before `adopt` has taken note of it, and never anything if that fails. So it cannot end before
+/// this process has its descriptor: afterwards its number might be another process' already, as nobody need wait for the
+/// child where the program ignores SIGCHLD or waits for whatever ends.
+pub(crate) fn fork(_: &Alone, adopt: impl FnOnce(&Child) -> io::Result<()>) -> io::Result<Option<Child>> {
     let parent = process::id();
-    // Keeps room for the child's descriptor: too late, its lack would cost the child.
-    let room = Wake::new()?;
-    // What waits in the buffers of stdio would be written twice.
-    flush_stdio();
+    let [hear, say] = descriptor::pipe()?.map(File::from);
     // SAFETY: `Alone` says that there is no other thread of the program's, and the library has since started only the one
     // that waits for signals. That does nothing else from its first wait on, which it has reached before models run: the only
     // locks it may hold are those of the allocator, which fork takes first. So the child can go on with everything.
     let id = check(unsafe { libc::fork() })?;
     if id == 0 {
+        drop(say);
         die_with(parent);
+        if (&hear).read_exact(&mut [0]).is_err() {
+            leave(1);
+        }
         return Ok(None);
     }
-    drop(room);
-    // SAFETY: the child has not been waited for, so its number is its own; the call makes a descriptor.
-    match unsafe { own(libc::syscall(libc::SYS_pidfd_open, id, 0) as libc::c_int) } {
-        Ok(process) => Ok(Some(Child { id, process })),
-        Err(error) => {
-            undo(id);
-            Err(error)
-        }
+    // Makes room for the child's descriptor.
+    drop(hear);
+    // SAFETY: the child waits, so its number is its own; the call makes a descriptor.
+    let adopted = unsafe { own(libc::syscall(libc::SYS_pidfd_open, id, 0) as libc::c_int) }.and_then(|process| {
+        let child = Child { id, process };
+        adopt(&child).map(|()| child)
+    });
+    if adopted.is_ok() {
+        // Where somebody has killed it by now nobody hears, and its end is one like any other.
+        let _ = (&say).write_all(b".");
+    } else {
+        drop(say);
+        await_end(id);
     }
+    adopted.map(Some)
 }
 
-/// Ends a child of this process that nobody has waited for yet, for good.
-fn undo(id: libc::pid_t) {
-    // SAFETY: no memory is involved. The callers are the ones who wait for the child, so the number is its own still, or
-    // nobody's where the program has the kernel reap.
-    unsafe {
-        libc::kill(id, libc::SIGKILL);
-        libc::waitpid(id, std::ptr::null_mut(), 0);
-    }
+/// Waits for the end of a child that leaves.
+fn await_end(id: libc::pid_t) {
+    // SAFETY: no status is asked for. Of somebody else's process, or none, the call only says that it is no child.
+    while check(unsafe { libc::waitpid(id, std::ptr::null_mut(), 0) })
+        .is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+    {}
 }
 
 /// Has the calling process killed when the thread that forked it ends.
@@ -94,8 +104,7 @@ fn die_with(parent: libc::pid_t) {
 /// Ends this process without running what the program has registered for its exit: that is the parent's.
 pub(crate) fn leave(status: libc::c_int) -> ! {
     flush_stdio();
-    // SAFETY: no memory is involved; nothing runs after the call.
-    unsafe { libc::_exit(status) }
+    process::quit(status)
 }
 
 /// Writes what waits in the buffers of stdio.
@@ -110,21 +119,29 @@ impl Child {
         self.id
     }
 
-    /// Takes the fork back: the child is killed, and gone when this returns.
-    pub(crate) fn undo(self) {
-        undo(self.id);
+    /// A number that no other child has while this value exists.
+    pub(crate) fn token(&self) -> u64 {
+        self.process.as_raw_fd() as u64
     }
 
     /// How it has ended, if it has; it is gone for good then.
     pub(crate) fn reap(&self) -> Option<Exit> {
-        let mut status = 0;
-        // SAFETY: `status` is writable.
-        match check(unsafe { libc::waitpid(self.id, &raw mut status, libc::WNOHANG) }) {
-            Ok(0) => None,
-            Ok(_) if libc::WIFSIGNALED(status) => Some(Exit::Signal(libc::WTERMSIG(status))),
-            Ok(_) => Some(Exit::Status(libc::WEXITSTATUS(status))),
+        let mut end = MaybeUninit::<libc::siginfo_t>::zeroed();
+        let (process, options) = (self.process.as_raw_fd() as libc::id_t, libc::WEXITED | libc::WNOHANG);
+        // SAFETY: `end` is writable.
+        if check(unsafe { libc::waitid(libc::P_PIDFD, process, end.as_mut_ptr(), options) }).is_err() {
             // The program waits for every child there is, or ignores SIGCHLD.
-            Err(_) => Some(Exit::Unknown),
+            return Some(Exit::Unknown);
+        }
+        // SAFETY: all zeroes are a value of it, which stays where no child has ended; else the call has filled it in.
+        let (code, id, status) = unsafe {
+            let end = end.assume_init();
+            (end.si_code, end.si_pid(), end.si_status())
+        };
+        match code {
+            _ if id == 0 => None,
+            libc::CLD_EXITED => Some(Exit::Status(status)),
+            _ => Some(Exit::Signal(status)),
         }
     }
 }

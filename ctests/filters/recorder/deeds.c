@@ -106,15 +106,6 @@ static void step_end_thread(struct scene *scene, const struct word *words, int c
 	record("still here");
 }
 
-/* crash-if MACRO VALUE: the MTA says which session it is. */
-static void step_crash_if(struct scene *scene, const struct word *words, int count)
-{
-	const char *value = smfi_getsymval(scene->context, text(words, count, 1));
-
-	if (value != NULL && strcmp(value, text(words, count, 2)) == 0)
-		raise(SIGSEGV);
-}
-
 static void step_process(struct scene *scene, const struct word *words, int count)
 {
 	(void) scene, (void) words, (void) count;
@@ -286,18 +277,43 @@ static void step_supervise(struct scene *scene, const struct word *words, int co
 	_exit(0);
 }
 
+/* Both processes go on with the plan. */
+static void step_copy(struct scene *scene, const struct word *words, int count)
+{
+	(void) scene, (void) words, (void) count;
+	if (fork() < 0)
+		fail("fork: %s", strerror(errno));
+}
+
+/* Nobody has to wait for children. */
+static void step_ignore_children(struct scene *scene, const struct word *words, int count)
+{
+	(void) scene, (void) words, (void) count;
+	signal(SIGCHLD, SIG_IGN);
+}
+
 static int signal_number(const char *name)
 {
 	static const struct {
 		const char *name;
 		int number;
-	} known[] = { { "HUP", SIGHUP }, { "INT", SIGINT }, { "TERM", SIGTERM }, { "USR1", SIGUSR1 } };
+	} known[] = { { "HUP", SIGHUP }, { "INT", SIGINT }, { "TERM", SIGTERM }, { "USR1", SIGUSR1 },
+	    { "SEGV", SIGSEGV }, { "KILL", SIGKILL } };
 	size_t at;
 
 	for (at = 0; at < sizeof known / sizeof known[0]; at++)
 		if (name != NULL && strcmp(name, known[at].name) == 0)
 			return known[at].number;
 	fail("plan: unknown signal '%s'", name == NULL ? "NULL" : name);
+}
+
+/* raise-if SIGNAL MACRO VALUE: the MTA says which session it is. */
+static void step_raise_if(struct scene *scene, const struct word *words, int count)
+{
+	const char *value = smfi_getsymval(scene->context, text(words, count, 2));
+
+	if (value != NULL && strcmp(value, text(words, count, 3)) == 0)
+		raise(signal_number(text(words, count, 1)));
 }
 
 static void step_block(struct scene *scene, const struct word *words, int count)
@@ -530,10 +546,11 @@ static void step_kept(struct scene *scene, const struct word *words, int count)
 
 const struct named_action deeds[] = {
 	{ "return", step_return }, { "output", step_output }, { "sleep", step_sleep },
-	{ "note", step_note }, { "exit", step_exit }, { "crash", step_crash }, { "crash-if", step_crash_if },
+	{ "note", step_note }, { "exit", step_exit }, { "crash", step_crash }, { "raise-if", step_raise_if },
 	{ "process", step_process }, { "print", step_print }, { "stack", step_stack },
 	{ "signals", step_signals }, { "threads", step_threads }, { "descriptors", step_descriptors },
 	{ "child", step_child }, { "stop-in-child", step_stop_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
+	{ "copy", step_copy }, { "ignore-children", step_ignore_children },
 	{ "block", step_block }, { "stop-on", step_stop_on }, { "signal-thread", step_signal_thread },
 	{ "later", step_later }, { "exit-thread", step_end_thread }, { "cancel-thread", step_end_thread },
 	{ "affinity", step_affinity }, { "identity", step_identity }, { "keep", step_keep }, { "kept", step_kept },
