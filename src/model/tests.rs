@@ -485,7 +485,7 @@ fn a_thread_that_has_to_end_costs_its_session_only<M: Model + Default>() {
 }
 
 fn silent_sessions_expire<M: Model + Default>() {
-    let running = Running::start::<M>(|service| service.timeout = Some(Duration::from_millis(100)));
+    let running = Running::start::<M>(|service| service.timeout = Some(Duration::from_secs(1)));
     let mut silent = running.connect();
     let mut talkative = running.connect();
     while running.world().expired.load(SeqCst) == 0 {
@@ -497,7 +497,7 @@ fn silent_sessions_expire<M: Model + Default>() {
 }
 
 fn strangers_do_not_stay<M: Model + Default>() {
-    const LIMIT: Duration = Duration::from_millis(300);
+    const LIMIT: Duration = Duration::from_secs(1);
     let running = Running::start::<M>(|service| service.introduction = Some(LIMIT));
     let mut known = running.connect();
     echo(&mut known, HELLO);
@@ -520,10 +520,10 @@ fn the_loop_turns_when_idle<M: Model + Default>() {
     echo(&mut running.connect(), b'x');
     let before = running.service.turns.load(SeqCst);
     let start = Instant::now();
-    std::thread::sleep(20 * INTERVAL);
-    let turns = running.service.turns.load(SeqCst) - before;
-    let most = start.elapsed().div_duration_f32(INTERVAL) as usize * 2 + 8;
-    assert!((5..most).contains(&turns), "{turns} in {:?}", start.elapsed());
+    let turns = || running.service.turns.load(SeqCst) - before;
+    eventually("it turns", || turns() >= 20);
+    let (turns, time) = (turns(), start.elapsed());
+    assert!(turns <= time.div_duration_f32(INTERVAL) as usize * 2 + 8, "{turns} in {time:?}");
 }
 
 /// A session that ends makes room before the pause is over.
