@@ -191,11 +191,12 @@ fn options_are_explained() {
 #[test]
 fn macros_are_those_that_mtas_send() {
     let page = source("libmilter", "7");
-    let rows: Vec<Vec<&str>> = part(&page, ".Ss Macros")
-        .into_iter()
-        .filter_map(|line| line.strip_prefix(".It "))
-        .map(|row| row.split(" Ta ").collect())
-        .filter(|row: &Vec<&str>| row.len() == 3 && !row[0].starts_with("Em "))
+    let lines = part(&page, ".Ss Macros");
+    let entries = lines.windows(2).filter_map(|pair| Some((pair[0].strip_prefix(".It ")?.split_once(", ")?, pair[1])));
+    let is_mta = |name: &str| [Mta::Sendmail, Mta::Postfix].iter().any(|mta| mta.name() == name);
+    let rows: Vec<[String; 3]> = entries
+        .filter(|((_, mta), _)| is_mta(mta))
+        .map(|((stage, mta), macros)| [stage, mta, macros].map(str::to_owned))
         .collect();
     let none = |names: String| if names.is_empty() { "none".to_owned() } else { names };
     let mut wanted = Vec::new();
@@ -278,6 +279,20 @@ fn mandoc_has_nothing_to_complain_about() {
     let files = pages().into_iter().map(|(name, section)| format!("{name}.{section}"));
     let mut lint = Command::new("mandoc");
     assert_eq!(output(lint.args(["-Tlint", "-Wwarning"]).args(files).current_dir(directory)), "");
+}
+
+/// Debian shows manual pages with it.
+#[test]
+fn groff_has_nothing_to_complain_about() {
+    if !exists("groff") {
+        return skip("manual pages with groff", "groff");
+    }
+    for (name, section) in pages() {
+        let mut groff = Command::new("groff");
+        groff.args(["-mandoc", "-Tutf8", "-rLL=78n"]).arg(workspace_dir().join(format!("man/{name}.{section}")));
+        let shown = groff.output().expect("groff is there");
+        assert!(shown.stderr.is_empty(), "{name}({section}): {}", String::from_utf8_lossy(&shown.stderr));
+    }
 }
 
 #[test]
