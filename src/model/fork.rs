@@ -16,7 +16,7 @@ use crate::sys::child::{self, Alone};
 use crate::sys::descriptor;
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
-use crate::sys::socket::Acceptor;
+use crate::sys::socket::{self, Acceptor};
 
 /// The model `fork`.
 pub(crate) struct Fork(pub(crate) Alone);
@@ -120,6 +120,8 @@ fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedF
             _ => session.expire(&mut ()),
         };
         if next.is_over() {
+            // What is to be finished is nothing to the MTA, which may have hung up itself.
+            let _ = socket::hang_up(session.connection());
             return service.leaving();
         }
         if settled && !session.in_message() && busy.is_some() {

@@ -9,8 +9,6 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::sys::shared::Shared;
 use crate::sys::syslog;
 pub(super) use crate::sys::syslog::Level;
@@ -31,24 +29,31 @@ pub(super) fn error(name: &CStr, text: fmt::Arguments<'_>) {
     write(Level::Error, name, text);
 }
 
-/// Tells one trouble from the next: what comes again and again without a pause is one.
+/// Tells one trouble from the next: what comes again and again without a pause is one, in whichever processes of a run.
 pub(super) struct Episode {
-    last: Mutex<Option<Instant>>,
+    start: Instant,
+    /// When there was trouble last: milliseconds since the start, and one more, so that 0 is never.
+    last: Shared<AtomicU64>,
 }
 
 impl Episode {
     /// Trouble that was away for so long is a new one.
     const PAUSE: Duration = Duration::from_secs(10);
 
-    pub(super) const fn new() -> Self {
-        Episode { last: Mutex::new(None) }
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Episode { start: Instant::now(), last: Shared::new(AtomicU64::new(0))? })
     }
 
     /// Notes trouble; true if it is a new one and worth a line.
     pub(super) fn begins(&self) -> bool {
-        let now = Instant::now();
-        let last = self.last.lock().replace(now);
-        last.is_none_or(|last| now - last >= Self::PAUSE)
+        self.begins_at(self.start.elapsed())
+    }
+
+    fn begins_at(&self, now: Duration) -> bool {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let now = milliseconds(now) + 1;
+        let last = self.last.swap(now, Relaxed);
+        last == 0 || now.saturating_sub(last) >= milliseconds(Self::PAUSE)
     }
 }
 
@@ -101,6 +106,13 @@ fn halves(window: u64) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trouble_that_does_not_pause_is_one() {
+        let episode = Episode::new().unwrap();
+        let begins = [0, 1, 9, 18, 28, 29].map(|seconds| episode.begins_at(Duration::from_secs(seconds)));
+        assert_eq!(begins, [true, false, false, false, true, false]);
+    }
 
     #[test]
     fn a_flood_is_cut_and_counted() {

@@ -38,9 +38,11 @@ pub(super) struct Notifier {
 
 /// What the manager knows.
 struct Told {
+    /// `None` until it has taken the first message.
     sessions: Option<usize>,
     stopping: bool,
-    when: Instant,
+    /// When it was told something, or could not be.
+    when: Option<Instant>,
 }
 
 impl Notifier {
@@ -54,8 +56,8 @@ impl Notifier {
             has_news: AtomicBool::new(false),
             over: AtomicBool::new(false),
             alone,
-            told: Mutex::new(Told { sessions: None, stopping: false, when: Instant::now() }),
-            trouble: Episode::new(),
+            told: Mutex::new(Told { sessions: None, stopping: false, when: None }),
+            trouble: Episode::new()?,
         }))
     }
 
@@ -77,8 +79,8 @@ impl Notifier {
         life.into_iter().chain(news.flatten()).min()
     }
 
-    /// Tells what is new, up to the stop: states at once, the number of sessions now and then. Says how long that has to
-    /// wait.
+    /// Tells what is new, up to the stop: states at once, the number of sessions and what the manager has not taken now
+    /// and then. Says how long that has to wait.
     fn report(&self, server: &Server) -> Option<Duration> {
         let mut told = self.told.lock();
         let sessions = server.lobby().sessions();
@@ -86,20 +88,23 @@ impl Notifier {
         if told.stopping || !ready && !stopping && told.sessions == Some(sessions) {
             return None;
         }
-        let wait = PAUSE.saturating_sub(told.when.elapsed());
-        if !(ready || stopping || wait.is_zero()) {
+        let wait = told.when.map_or(Duration::ZERO, |when| PAUSE.saturating_sub(when.elapsed()));
+        if !(stopping || wait.is_zero()) {
             return Some(wait);
         }
         let states = [(ready, "READY=1\n"), (stopping, "STOPPING=1\n")];
         let states: String = states.into_iter().filter(|(holds, _)| *holds).map(|(_, state)| state).collect();
         let text = format!("{states}STATUS={sessions} session{}", if sessions == 1 { "" } else { "s" });
-        if let Err(error) = self.manager.send(text.as_bytes())
-            && self.trouble.begins()
-        {
-            log::error(server.filter().name(), format_args!("cannot notify the service manager: {error}"));
-        }
-        *told = Told { sessions: Some(sessions), stopping, when: Instant::now() };
-        None
+        // The loop that takes connections has no time for a manager that does not read, and comes again.
+        let sent = if self.alone { self.manager.try_send(text.as_bytes()) } else { self.manager.send(text.as_bytes()) };
+        let sent = sent.inspect_err(|error| {
+            if self.trouble.begins() {
+                log::error(server.filter().name(), format_args!("cannot notify the service manager: {error}"));
+            }
+        });
+        *told =
+            Told { sessions: sent.map_or(told.sessions, |()| Some(sessions)), stopping, when: Some(Instant::now()) };
+        (told.sessions != Some(sessions)).then_some(PAUSE)
     }
 
     fn forget_news(&self) {

@@ -28,7 +28,7 @@ impl Archive {
     pub(super) fn open(directory: &Path, filter: CString) -> io::Result<Self> {
         // A directory whose own entry can be looked up can be entered.
         std::fs::metadata(directory.join("."))?;
-        Ok(Archive { directory: directory.to_owned(), filter, trouble: Episode::new() })
+        Ok(Archive { directory: directory.to_owned(), filter, trouble: Episode::new()? })
     }
 
     fn begin(&self, session: u64) -> io::Result<Tape> {

@@ -42,6 +42,11 @@ impl Identity {
     }
 }
 
+/// Whether an error is only that there is no room on a disk.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Removes a path.
 pub(crate) fn unlink(path: &CStr) -> io::Result<()> {
     // SAFETY: `path` is NUL-terminated.

@@ -328,6 +328,13 @@ pub(crate) fn receive(connection: BorrowedFd<'_>, octets: &mut Vec<u8>) -> io::R
     Ok(received)
 }
 
+/// Ends a connection in both directions, as far as the peer can see.
+#[cfg(target_os = "linux")]
+pub(crate) fn hang_up(connection: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::shutdown(number(connection), libc::SHUT_RDWR) }).map(drop)
+}
+
 /// Writes as much of `parts`, one after another, as fits, without waiting and without SIGPIPE.
 pub(crate) fn send(connection: BorrowedFd<'_>, parts: &[&[u8]; 2]) -> io::Result<usize> {
     #[cfg(target_vendor = "apple")]

@@ -41,6 +41,9 @@ const READING: Duration = Duration::from_secs(1);
 /// Octets of a request that are read: what is left unread when the connection is closed costs the peer the answer.
 const REQUEST: usize = 64 * 1024;
 
+/// How long those who ask wait when they cannot be taken.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// How many may wait for an answer.
 const BACKLOG: libc::c_int = 16;
 
@@ -79,7 +82,11 @@ impl Outlet {
         let place = match target {
             Target::File(path) => {
                 // Whether it can be done is found out before mail comes.
-                replace(path, &format!("{START}is about to begin.\n"))?;
+                match replace(path, &format!("{START}is about to begin.\n")) {
+                    // There may be room again later, and mail does not wait for that.
+                    Err(error) if file::is_full(&error) => {}
+                    replaced => replaced?,
+                }
                 Place::File { path: path.clone(), shown: Mutex::new(None) }
             }
             Target::Socket(path) => {
@@ -88,7 +95,7 @@ impl Outlet {
                 Place::Socket { listener, name }
             }
         };
-        Ok(Outlet { place, alone, over: Wake::new()?, trouble: Episode::new() })
+        Ok(Outlet { place, alone, over: Wake::new()?, trouble: Episode::new()? })
     }
 
     /// Writes a file that is due, where no thread does. Says when the next one is.
@@ -119,9 +126,14 @@ impl Outlet {
                 if is_over {
                     return Ok(());
                 }
-                if asked && let Ok(connection) = socket::accept(listener.as_fd()) {
+                match asked.then(|| socket::accept(listener.as_fd())) {
                     // Who goes away before the end has missed something.
-                    let _ = answer(connection.as_fd(), || text(server));
+                    Some(Ok(connection)) => drop(answer(connection.as_fd(), || text(server))),
+                    Some(Err(error)) => {
+                        self.tell(server, format_args!("cannot answer for the metrics: {error}"));
+                        poll::wait([over], Some(PAUSE))?;
+                    }
+                    None => {}
                 }
             },
         }
@@ -131,10 +143,14 @@ impl Outlet {
     fn write(&self, server: &Server) {
         if let Place::File { path, shown } = &self.place
             && let Err(error) = update(path, &mut shown.lock(), text(server))
-            && self.trouble.begins()
         {
-            let path = path.to_string_lossy();
-            log::error(server.filter().name(), format_args!("cannot write the metrics {path}: {error}"));
+            self.tell(server, format_args!("cannot write the metrics {}: {error}", path.to_string_lossy()));
+        }
+    }
+
+    fn tell(&self, server: &Server, trouble: fmt::Arguments<'_>) {
+        if self.trouble.begins() {
+            log::error(server.filter().name(), trouble);
         }
     }
 

@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::server::log::{self, Episode, Level};
 use crate::sys::append::AppendFile;
+use crate::sys::file;
 use crate::sys::poll::{self, Interest};
 use crate::sys::signal::Mask;
 use crate::sys::{process, syslog};
@@ -59,15 +60,15 @@ impl Outlet {
     pub(super) fn open(target: Target, name: CString) -> io::Result<Self> {
         let file = match &target {
             Target::Path(path) => match AppendFile::open(path) {
-                // A FIFO that nobody reads yet.
-                Err(error) if error.raw_os_error() == Some(libc::ENXIO) => None,
+                // A FIFO that nobody reads yet, or a disk that may have room again later.
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) || file::is_full(&error) => None,
                 opened => Some(opened?),
             },
             Target::Stderr => Some(AppendFile::stream(libc::STDERR_FILENO)?),
             Target::Syslog => None,
         };
         let place = Mutex::new(Place { file: file.map(Arc::new), looked: Instant::now() });
-        let sink = Sink { target, name, place, trouble: Episode::new() };
+        let sink = Sink { target, name, place, trouble: Episode::new()? };
         Ok(Outlet { sink: Arc::new(sink), queue: Mutex::new(None) })
     }
 
