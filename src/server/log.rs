@@ -37,8 +37,8 @@ pub(super) struct Episode {
 }
 
 impl Episode {
-    /// Trouble that was away for so long is a new one.
-    const PAUSE: Duration = Duration::from_secs(10);
+    /// Trouble that was away for so long is a new one. What is tried now and then is tried more often.
+    const PAUSE: Duration = Duration::from_secs(60);
 
     pub(super) fn new() -> io::Result<Self> {
         Ok(Episode { start: Instant::now(), last: Shared::new(AtomicU64::new(0))? })
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn trouble_that_does_not_pause_is_one() {
         let episode = Episode::new().unwrap();
-        let begins = [0, 1, 9, 18, 28, 29].map(|seconds| episode.begins_at(Duration::from_secs(seconds)));
+        let begins = [0, 1, 60, 119, 179, 180].map(|seconds| episode.begins_at(Duration::from_secs(seconds)));
         assert_eq!(begins, [true, false, false, false, true, false]);
     }
 

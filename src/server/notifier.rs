@@ -49,8 +49,12 @@ impl Notifier {
     /// The one that the environment asks for, if it does.
     pub(super) fn from_environment(alone: bool) -> io::Result<Option<Self>> {
         let Some(name) = process::environment(c"NOTIFY_SOCKET") else { return Ok(None) };
-        Ok(Some(Notifier {
-            manager: Datagrams::to(name.to_bytes())?,
+        Self::to(Datagrams::to(name.to_bytes())?, alone).map(Some)
+    }
+
+    fn to(manager: Datagrams, alone: bool) -> io::Result<Self> {
+        Ok(Notifier {
+            manager,
             watchdog: Watchdog::from_environment(),
             news: Wake::new()?,
             has_news: AtomicBool::new(false),
@@ -58,7 +62,7 @@ impl Notifier {
             alone,
             told: Mutex::new(Told { sessions: None, stopping: false, when: None }),
             trouble: Episode::new()?,
-        }))
+        })
     }
 
     /// Notes that the number of sessions has changed.
@@ -207,5 +211,37 @@ fn report(server: &Server) {
         if waited.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::server::admission::Refusal;
+
+    /// The loop that takes connections goes on, whether or not the manager reads.
+    #[test]
+    fn nobody_waits_where_there_is_no_thread() {
+        let path = std::env::temp_dir().join(format!("milter-manager-{}", process::id()));
+        let _ = std::fs::remove_file(&path);
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let to_manager = || Datagrams::to(path.as_os_str().as_bytes()).unwrap();
+        let flood = to_manager();
+        while flood.try_send(b"full").is_ok() {}
+        let server = Server::for_test(Arc::new(Refusal));
+        let report = |_| {
+            let notifier = Notifier::to(to_manager(), true).unwrap();
+            let start = Instant::now();
+            assert_eq!(notifier.report(&server), Some(PAUSE));
+            start.elapsed()
+        };
+        // What holds one up might be the machine.
+        let quickest = (0..5).map(report).min();
+        std::fs::remove_file(&path).unwrap();
+        assert!(quickest < Some(Duration::from_millis(500)), "{quickest:?}");
+        drop(manager);
     }
 }

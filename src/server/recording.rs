@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::log::{self, Episode};
 use super::trace::rfc3339;
 use crate::sys::append::AppendFile;
+use crate::sys::file::refuse_planted_links;
 use crate::sys::process;
 
 /// Where sessions are recorded.
@@ -28,6 +29,7 @@ impl Archive {
     pub(super) fn open(directory: &Path, filter: CString) -> io::Result<Self> {
         // A directory whose own entry can be looked up can be entered.
         std::fs::metadata(directory.join("."))?;
+        refuse_planted_links(&directory.join("record"))?;
         Ok(Archive { directory: directory.to_owned(), filter, trouble: Episode::new()? })
     }
 

@@ -55,6 +55,7 @@ impl SocketFile {
         backlog: libc::c_int,
     ) -> Result<(OwnedFd, Self), OpenError> {
         let look = Look::new(wanted)?;
+        file::refuse_planted_links(file::as_path(path)).map_err(OpenError::because("cannot go there"))?;
         match replace {
             Replace::Never => {}
             Replace::Stale => remove_stale(path)?,

@@ -95,6 +95,16 @@ impl Line<'_> {
     }
 }
 
+/// Octets of a trace that tell it from other files.
+const START_LENGTH: u64 = 20;
+
+/// Whether a file that begins with these octets, or has no more of them, can be a trace: each line begins with its time.
+fn is_start(octets: &[u8]) -> bool {
+    let time = octets.strip_prefix(json::START.as_bytes()).unwrap_or(octets);
+    let is_like = |(octet, model): (&u8, &u8)| if *model == b'0' { octet.is_ascii_digit() } else { octet == model };
+    time.iter().zip(b"0000-00-00T").all(is_like)
+}
+
 /// A time in UTC with microseconds.
 pub(super) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -136,6 +146,18 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000007Z"),
         ] {
             assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::new(seconds, 7000)), text);
+        }
+    }
+
+    #[test]
+    fn a_trace_begins_with_a_time() {
+        let fields = [];
+        let line = line("data", &fields);
+        for trace in [String::new(), "2026-1".into(), line.text(0), json::line(&line, 0)] {
+            assert!(is_start(&trace.as_bytes()[..trace.len().min(START_LENGTH as usize)]), "{trace}");
+        }
+        for other in ["root:x:0:0", "\n", "{\"a\":1}", "2026-11-22 10:11"] {
+            assert!(!is_start(other.as_bytes()), "{other}");
         }
     }
 

@@ -10,15 +10,20 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::descriptor::{above_stdio, duplicate_raw};
-use super::process;
+use super::{file, process};
 
 /// A file, a FIFO or a stream that is only written to, at its end.
 pub(crate) struct AppendFile(File);
 
 impl AppendFile {
-    /// Opens a regular file, which is made if it is missing, or a FIFO. Writing to a FIFO does not wait.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Self::open_with(OpenOptions::new().create(true), path)
+    /// Opens a regular file, which is made if it is missing, or a FIFO. Writing to a FIFO does not wait. The first octets
+    /// of a file, up to so many, have to be as they should be.
+    pub(crate) fn open(path: &Path, octets: u64, is_right: impl FnOnce(&[u8]) -> bool) -> io::Result<Self> {
+        let opened = Self::open_with(OpenOptions::new().create(true), path)?;
+        if opened.0.metadata()?.is_file() && !file::is_free_or(path, octets, is_right)? {
+            return refused("there is something else in it");
+        }
+        Ok(opened)
     }
 
     /// Makes a regular file, where there must be nothing.
@@ -27,12 +32,12 @@ impl AppendFile {
     }
 
     fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<Self> {
+        file::refuse_planted_links(path)?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let file = options.append(true).mode(0o600).custom_flags(flags).open(path)?;
         let file = File::from(above_stdio(file.into())?);
         let status = file.metadata()?;
         let kind = status.file_type();
-        let refused = |what| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
         if !kind.is_file() && !kind.is_fifo() {
             return refused("it is neither a file nor a FIFO");
         }
@@ -61,6 +66,10 @@ impl AppendFile {
     pub(crate) fn append(&self, octets: &[u8]) -> io::Result<usize> {
         (&self.0).write(octets)
     }
+}
+
+fn refused(what: &str) -> io::Result<AppendFile> {
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
 impl AsFd for AppendFile {

@@ -1,15 +1,16 @@
 //! Names in the file system.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
-use super::check;
 use super::descriptor::own;
+use super::{check, process};
 
 /// What a path refers to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,21 +54,55 @@ pub(crate) fn unlink(path: &CStr) -> io::Result<()> {
     check(unsafe { libc::unlink(path.as_ptr()) }).map(drop)
 }
 
-/// Whether there is nothing at `path`, or a file that begins with these octets.
-pub(crate) fn begins_with(path: &CStr, octets: &[u8]) -> io::Result<bool> {
-    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    // SAFETY: the path is NUL-terminated; the call makes a descriptor.
-    match unsafe { own(libc::open(path.as_ptr(), flags)) }.map(File::from) {
-        Ok(file) if file.metadata()?.is_file() => {
+/// What a path given as a C string is to the standard library.
+pub(crate) fn as_path(path: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(path.to_bytes()))
+}
+
+/// Whether there is nothing at `path`, or a file of this user's whose first octets, up to so many, are as they should be.
+pub(crate) fn is_free_or(path: &Path, octets: u64, is_right: impl FnOnce(&[u8]) -> bool) -> io::Result<bool> {
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) => {
+            let status = file.metadata()?;
             let mut start = Vec::new();
-            file.take(octets.len() as u64).read_to_end(&mut start)?;
-            Ok(start == octets)
+            Ok(status.is_file() && status.uid() == process::user() && {
+                file.take(octets).read_to_end(&mut start)?;
+                is_right(&start)
+            })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         // A link is not followed, a socket cannot be opened.
         Err(error) if !matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::EMLINK)) => Err(error),
         _ => Ok(false),
     }
+}
+
+/// Fails if the way to the directory of `path` leads through a link in a directory that everybody may write to: whoever
+/// put it there decides where that is.
+pub(crate) fn refuse_planted_links(path: &Path) -> io::Result<()> {
+    /// As many as the system follows.
+    const MOST_LINKS: u32 = 40;
+
+    let mut links = MOST_LINKS;
+    path.parent().map_or(Ok(()), |directory| resolve(PathBuf::from("."), directory, &mut links).map(drop))
+}
+
+/// Where `path`, seen from `here`, leads; `links` are how many may be on the way. `here` has no links in it.
+fn resolve(mut here: PathBuf, path: &Path, links: &mut u32) -> io::Result<PathBuf> {
+    for component in path.components() {
+        let next = here.join(component);
+        if !next.is_symlink() {
+            here = next;
+            continue;
+        }
+        if std::fs::metadata(&here)?.mode() & 0o002 != 0 {
+            let what = format!("{} is a link in a directory that everybody may write to", next.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
+        *links = links.checked_sub(1).ok_or(io::Error::from_raw_os_error(libc::ELOOP))?;
+        here = resolve(here, &std::fs::read_link(&next)?, links)?;
+    }
+    Ok(here)
 }
 
 /// A directory of our own beside a path, which nobody else can enter. Under the same last name as there, what is to
@@ -82,7 +117,7 @@ pub(crate) struct Staging {
 impl Staging {
     /// Makes the directory for `path`.
     pub(crate) fn beside(path: &CStr) -> io::Result<Self> {
-        let whole = Path::new(OsStr::from_bytes(path.to_bytes()));
+        let whole = as_path(path);
         let name = whole.file_name().ok_or(io::ErrorKind::NotFound)?;
         let template = whole.with_file_name(".XXXXXX");
         let mut directory = CString::new(template.as_os_str().as_bytes())?.into_bytes_with_nul();
@@ -94,7 +129,7 @@ impl Staging {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         // SAFETY: the path is NUL-terminated; the call makes a descriptor.
         let handle = unsafe { own(libc::open(directory.as_ptr(), flags)) }?;
-        let path = Path::new(OsStr::from_bytes(directory.to_bytes())).join(name);
+        let path = as_path(&directory).join(name);
         let staging = Staging {
             name: CString::new(name.as_bytes())?,
             path: CString::new(path.as_os_str().as_bytes())?,

@@ -1,6 +1,7 @@
 //! What administrators set, with filters that know nothing of it.
 
 mod activation;
+mod faults;
 mod hints;
 mod limits;
 mod listeners;

@@ -4,14 +4,14 @@ use std::{
     fs,
     io::{Read, Write},
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt, symlink},
+        fs::{FileTypeExt, PermissionsExt, chown, symlink},
         net::UnixStream,
     },
     path::Path,
     process::{Command, Stdio},
 };
 
-use ctests::{Filter, Setting, TempDir, eventually, find, skip};
+use ctests::{Filter, Setting, TempDir, eventually, find, is_root, skip};
 
 use crate::{LIMIT, OFFER, OPENINGS, refusal, serving, stop};
 
@@ -186,6 +186,14 @@ fn what_is_not_ours_stays() {
         assert!(said.contains("there is something that is not ours"), "{said}");
         let said = start(&format!("unix:{}", path.display()));
         assert!(said.contains("option metrics=unix:"), "{said}");
+    }
+    if is_root() {
+        let other = directory.join("other");
+        fs::write(&other, "# HELP milter_x Somebody else's.\n").expect("our own directory");
+        chown(&other, Some(1), Some(1)).expect("root may give files away");
+        assert!(start(&other.display().to_string()).contains("there is something that is not ours"));
+    } else {
+        skip("what_is_not_ours_stays", "root, to make a file of somebody else");
     }
     assert_eq!(fs::read_to_string(&file).expect("it is there"), "precious");
     assert!(fs::symlink_metadata(&link).expect("it is there").is_symlink());

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ctests::{Filter, MtaConnection, Setting, Signal, Surroundings, TempDir};
+use ctests::{Filter, MtaConnection, Setting, Signal, Surroundings, TempDir, eventually};
 
 use crate::{LIMIT, OFFER};
 
@@ -84,6 +84,28 @@ fn session(filter: &Filter) -> MtaConnection {
     let mut mta = filter.connect();
     assert!(mta.ask(OFFER).starts_with("OPTNEG"));
     mta
+}
+
+/// What the manager has missed it is told when it reads again.
+#[test]
+fn a_manager_that_reads_later() {
+    for setting in Setting::every_model() {
+        let directory = TempDir::new();
+        let (manager, name) = Manager::at_path(&directory);
+        let flood = UnixDatagram::unbound().expect("a socket");
+        flood.set_nonblocking(true).expect("our own socket");
+        while flood.send_to(b"full", &name).is_ok() {}
+        let mut filter = launch(&setting, vec![("NOTIFY_SOCKET", name)], "", PLAN, directory);
+        filter.wait_for("opensocket 0");
+        drop(session(&filter));
+        let message = "cannot notify the service manager";
+        let told = |filter: &Filter| filter.lines().iter().filter(|line| line.contains(message)).count();
+        eventually(message, || told(&filter) > 0);
+        manager.until("READY=1\nSTATUS=0 sessions");
+        filter.process().signal(Signal::TERM);
+        assert!(filter.process().wait(LIMIT).is_some_and(|status| status.success()), "{setting}");
+        assert_eq!(told(&filter), 1, "{setting}");
+    }
 }
 
 #[test]

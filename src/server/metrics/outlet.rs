@@ -178,7 +178,8 @@ fn update(path: &CStr, shown: &mut Option<Shown>, text: String) -> io::Result<()
 
 /// Puts a new file in the place of an old one at once. What is there and not ours stays.
 fn replace(path: &CStr, text: &str) -> io::Result<()> {
-    if !file::begins_with(path, START.as_bytes())? {
+    file::refuse_planted_links(file::as_path(path))?;
+    if !file::is_free_or(file::as_path(path), START.len() as u64, |start| start == START.as_bytes())? {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is not ours; remove it"));
     }
     let staging = Staging::beside(path)?;

@@ -4,9 +4,12 @@ use milter_protocol::packet::Value;
 
 use super::{Line, rfc3339};
 
+/// What comes before the time, with which each line begins.
+pub(super) const START: &str = "{\"time\":\"";
+
 /// The line with its line end; of contents so many octets.
 pub(super) fn line(line: &Line<'_>, content: usize) -> String {
-    let mut out = format!("{{\"time\":\"{}\",\"elapsed\":{:.6}", rfc3339(line.wall), line.elapsed.as_secs_f64());
+    let mut out = format!("{START}{}\",\"elapsed\":{:.6}", rfc3339(line.wall), line.elapsed.as_secs_f64());
     member(&mut out, "filter", |out| string(out, line.filter));
     member(&mut out, "pid", |out| out.push_str(&line.process.to_string()));
     if let Some(session) = line.session {

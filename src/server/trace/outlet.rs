@@ -7,13 +7,14 @@ use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::{START_LENGTH, is_start};
 use crate::server::log::{self, Episode, Level};
 use crate::sys::append::AppendFile;
 use crate::sys::file;
@@ -48,6 +49,11 @@ const ROOM: usize = 1 << 20;
 /// How long to wait before trying again what has failed, and before looking again whether the file is still in place.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Opens a file for lines. What is in it already has to be a trace.
+fn open(path: &Path) -> io::Result<AppendFile> {
+    AppendFile::open(path, START_LENGTH, is_start)
+}
+
 /// Takes lines, of whichever session and thread.
 pub(super) struct Outlet {
     sink: Arc<Sink>,
@@ -59,7 +65,7 @@ impl Outlet {
     /// Opens it, for the filter called `name`.
     pub(super) fn open(target: Target, name: CString) -> io::Result<Self> {
         let file = match &target {
-            Target::Path(path) => match AppendFile::open(path) {
+            Target::Path(path) => match open(path) {
                 // A FIFO that nobody reads yet, or a disk that may have room again later.
                 Err(error) if error.raw_os_error() == Some(libc::ENXIO) || file::is_full(&error) => None,
                 opened => Some(opened?),
@@ -249,7 +255,7 @@ impl Sink {
         {
             place.looked = Instant::now();
             if !place.file.as_ref().is_some_and(|file| file.is_at(path)) {
-                match AppendFile::open(path) {
+                match open(path) {
                     Ok(file) => place.file = Some(Arc::new(file)),
                     // The former one is better than none.
                     Err(error) => self.tell(&error),
