@@ -11,7 +11,8 @@
 # make races      ThreadSanitizer over the tests of the concurrency models, on x86_64 Linux
 # make mutations  the library made wrong in many places, one at a time: a test notices each
 # make mutants    the same for the protocol engine, with cargo-mutants; takes an hour
-# make bench      measures this library beside the installed reference; QUICK=1 in less than three minutes
+# make bench      measures this library beside the installed reference; QUICK=1 in less than three minutes, MODELS=1 with
+#                 all its models
 # make check      every check, with a count at the end; LIBMILTER_REQUIRE_ALL=1 allows no skips
 #
 # LIBMILTER_SONAME names the shared object for systems with another convention than Debian's.
@@ -175,10 +176,12 @@ mutants:
 	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants not found: cargo install --locked cargo-mutants" >&2; exit 1; }
 	@mkdir -p "$(TARGET)"; env -u CARGO_TARGET_DIR $(CARGO) mutants --package milter-protocol --output "$(TARGET)"
 
-# BENCHFLAGS takes further options, shown by BENCHFLAGS=--help. PUBLISH=1 writes README.md and docs/bench.
+# BENCHFLAGS takes further options, shown by BENCHFLAGS=--help. PUBLISH=1 writes README.md and docs/bench, and with MODELS=1
+# docs/models.md.
 bench:
 	$(CARGO) run --quiet --profile tools --locked --package bench -- --output "$(TARGET)/bench" \
-		$(if $(QUICK),--quick) $(if $(PUBLISH),--publish README.md docs/bench) $(BENCHFLAGS)
+		$(if $(QUICK),--quick) $(if $(MODELS),--models) \
+		$(if $(PUBLISH),$(if $(MODELS),--publish-models docs/models.md,--publish README.md docs/bench)) $(BENCHFLAGS)
 
 # Goes on after a failure, so that the last line counts everything.
 check:

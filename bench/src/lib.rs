@@ -13,9 +13,11 @@
 //! | [`rounds`] | taking turns, and showing how far it has come |
 //! | [`results`] | samples, ratios, quartiles |
 //! | [`targets`] | the figures to reach |
+//! | [`choice`] | the figures that tell the models apart |
 //! | [`table`], [`plot`], [`readme`] | results for people |
 #![forbid(unsafe_code)]
 
+pub mod choice;
 pub mod contestant;
 pub mod filter;
 pub mod machine;

@@ -9,7 +9,7 @@ use bench::contestant::{Contestant, MODELS};
 use bench::filter::{Filter, Socket};
 use bench::machine::{self, Machine};
 use bench::results::Results;
-use bench::{plot, readme, rounds, scenario, table};
+use bench::{choice, plot, readme, rounds, scenario, table};
 use clap::Parser;
 use ctests::{Library, TempDir};
 
@@ -29,6 +29,10 @@ struct Arguments {
     #[arg(long, value_name = "MODEL")]
     model: Vec<String>,
 
+    /// Only what tells the models apart, with all of them and without the bare server
+    #[arg(long, conflicts_with_all = ["model", "noise"])]
+    models: bool,
+
     /// Compare the reference with a copy of itself instead, to see the noise
     #[arg(long, conflicts_with = "model")]
     noise: bool,
@@ -42,8 +46,12 @@ struct Arguments {
     results: Option<PathBuf>,
 
     /// Also put the figures to reach into this file, between its marks, and the plots into a directory beside it
-    #[arg(long, value_names = ["FILE", "DIRECTORY"], num_args = 2)]
+    #[arg(long, value_names = ["FILE", "DIRECTORY"], num_args = 2, conflicts_with = "models")]
     publish: Vec<PathBuf>,
+
+    /// Also put what tells the models apart into this file, between its marks
+    #[arg(long, value_name = "FILE", requires = "models")]
+    publish_models: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -67,17 +75,25 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     if let [readme, plots] = &arguments.publish[..] {
         let written = fs::create_dir_all(plots).and_then(|()| plot::all(&results, plots));
         written.map_err(|error| format!("{}: {error}", plots.display()))?;
-        readme::publish(&results, readme).map_err(|error| format!("{}: {error}", readme.display()))?;
+        publish(readme, "PUBLISH=1", &table::targets(&results), &results)?;
     }
-    println!("{}", table::all(&results));
+    if let Some(document) = &arguments.publish_models {
+        publish(document, "MODELS=1 PUBLISH=1", &table::choice(&results), &results)?;
+    }
+    println!("{}", if arguments.models { table::choice(&results) } else { table::all(&results) });
     println!("Ratios are medians of the rounds, quartiles in parentheses.\n");
-    if !arguments.noise {
+    if !arguments.noise && !arguments.models {
         println!("{}", table::targets(&results));
     }
     print!("{}", table::machine(&results));
     results.remarks.iter().for_each(|remark| println!("not measured: {remark}"));
     println!("Results and plots are in {}.", arguments.output.display());
     Ok(())
+}
+
+fn publish(document: &Path, variables: &str, table: &str, results: &Results) -> Result<(), String> {
+    readme::publish(document, variables, &format!("{table}\n{}", table::machine(results)))
+        .map_err(|error| format!("{}: {error}", document.display()))
 }
 
 fn load(path: &Path) -> Result<Results, String> {
@@ -96,7 +112,7 @@ fn measure(arguments: &Arguments) -> Result<Results, String> {
         contestants.push(Contestant::copy_of(reference, &directory));
     } else {
         let wanted = |model: &str| match &arguments.model[..] {
-            [] => !arguments.quick || model == "pool" || model == "threads",
+            [] => arguments.models || !arguments.quick || model == "pool" || model == "threads",
             models => models.iter().any(|wanted| wanted == model),
         };
         for (model, options) in MODELS.into_iter().filter(|(model, _)| wanted(model)) {
@@ -106,11 +122,13 @@ fn measure(arguments: &Arguments) -> Result<Results, String> {
                 Err(reason) => remarks.push(format!("model {model}: {reason}")),
             }
         }
-        contestants.push(Contestant::floor(&directory));
+        if !arguments.models {
+            contestants.push(Contestant::floor(&directory));
+        }
     }
     let mut scenarios = scenario::all(arguments.quick);
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|start| name.starts_with(start));
-    scenarios.retain(|scenario| wanted(&scenario.name));
+    scenarios.retain(|scenario| wanted(&scenario.name) && (!arguments.models || choice::has_scenario(&scenario.name)));
     if scenarios.is_empty() || contestants.len() < 2 {
         return Err("there is nothing to compare".to_owned());
     }

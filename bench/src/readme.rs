@@ -1,32 +1,29 @@
-//! Putting results into a document.
+//! Putting results into documents.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::results::Results;
-use crate::table;
-
-const BEGIN: &str = "<!-- bench: written by `make bench PUBLISH=1` -->\n";
 const END: &str = "<!-- end of bench -->\n";
 
-/// Replaces what is between the marks of a document.
+/// Replaces what `make bench VARIABLES` wrote into a document: what is between the marks that say so.
 ///
 /// # Errors
 ///
 /// When the document cannot be read or written, or has no marks.
-pub fn publish(results: &Results, path: &Path) -> io::Result<()> {
+pub fn publish(path: &Path, variables: &str, new: &str) -> io::Result<()> {
+    let begin = format!("<!-- bench: written by `make bench {variables}` -->\n");
     let text = fs::read_to_string(path)?;
-    let new = format!("\n{}\n{}\n", table::targets(results), table::machine(results));
-    let text = between_marks(&text, &new)
-        .ok_or_else(|| io::Error::other(format!("the marks are missing: {}and {END}", BEGIN.replace('\n', " "))))?;
+    let text = between_marks(&text, &begin, &format!("\n{new}\n")).ok_or_else(|| {
+        io::Error::other(format!("the marks are missing: {} and {}", begin.trim_end(), END.trim_end()))
+    })?;
     fs::write(path, text)
 }
 
-fn between_marks(text: &str, new: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
+fn between_marks(text: &str, begin: &str, new: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some([before, BEGIN, new, END, after].concat())
+    Some([before, begin, new, END, after].concat())
 }
 
 #[cfg(test)]
@@ -35,8 +32,9 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_marks_changes() {
-        let text = format!("a\n{BEGIN}old\n{END}z\n");
-        assert_eq!(between_marks(&text, "new\n"), Some(format!("a\n{BEGIN}new\n{END}z\n")));
-        assert_eq!(between_marks("a\n", "new\n"), None);
+        let text = format!("a\n<x>\nold\n{END}z\n");
+        assert_eq!(between_marks(&text, "<x>\n", "new\n"), Some(format!("a\n<x>\nnew\n{END}z\n")));
+        assert_eq!(between_marks(&text, "<y>\n", "new\n"), None);
+        assert_eq!(between_marks("a\n", "<x>\n", "new\n"), None);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::choice::CHOICE;
 use crate::contestant::FLOOR;
-use crate::results::{Results, Spread};
+use crate::results::{Results, Row, Spread};
 use crate::targets::{Bound, TARGETS};
 
 /// A table whose columns are as wide as they need to be.
@@ -64,10 +65,20 @@ fn spread(spread: Spread) -> String {
 
 /// Every figure: that of the reference, and the ratios of the others to it with their quartiles.
 pub fn all(results: &Results) -> String {
+    figures(results, results.rows.iter())
+}
+
+/// The same of the figures that tell the models apart.
+pub fn choice(results: &Results) -> String {
+    let rows = CHOICE.iter().flat_map(|(scenario, measures)| measures.iter().map(move |measure| (scenario, measure)));
+    figures(results, rows.filter_map(|(scenario, measure)| results.row(scenario, *measure)))
+}
+
+fn figures<'a>(results: &Results, rows: impl Iterator<Item = &'a Row>) -> String {
     let mut heading = vec!["scenario".to_owned(), "measure".to_owned(), results.contestants[0].clone()];
     heading.extend(results.contestants[1..].iter().map(|name| format!("{name} / {}", results.contestants[0])));
     let mut table = Table::new(heading, 2);
-    for row in &results.rows {
+    for row in rows {
         let mut cells = vec![row.scenario.clone(), row.measure.label().to_owned()];
         cells.push(row.value(0).map_or("-".to_owned(), |value| number(value.median)));
         for contestant in 1..results.contestants.len() {

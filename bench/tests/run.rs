@@ -38,3 +38,34 @@ fn a_run_compares_writes_and_draws() {
         assert!(fs::read_to_string(plots.join(format!("{plot}.svg"))).unwrap().contains(">pool"), "{plot}");
     }
 }
+
+#[test]
+fn a_run_of_all_models_writes_what_tells_them_apart() {
+    let Some(_) = Library::reference_or_skip("a_run_of_all_models_writes_what_tells_them_apart") else { return };
+    let output = TempDir::new();
+    let marks = "<!-- bench: written by `make bench MODELS=1 PUBLISH=1` -->\nold\n<!-- end of bench -->\n";
+    let document = output.write("models.md", marks);
+    let run = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["--quick", "--models", "--only=c negotiation", "--output"])
+        .arg(output.path())
+        .arg("--publish-models")
+        .arg(&document)
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let progress = String::from_utf8_lossy(&run.stderr);
+    assert!(progress.contains("1 of 1, ") && progress.contains(" left: c negotiation unix c8"), "{progress}");
+
+    let written = fs::read_to_string(document).unwrap();
+    let rows: Vec<Vec<&str>> = written
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .map(|line| line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    let [models, cpu, connections] = &rows[..] else { panic!("{written}") };
+    let ours = ["pool / reference", "threads / reference", "fork / reference", "processes / reference"];
+    assert_eq!((models[2], &models[3..]), ("reference", &ours[..]));
+    assert_eq!([cpu[0], cpu[1]], ["c negotiation unix c8", "CPU us/connection"]);
+    assert_eq!([connections[0], connections[1]], ["c negotiation unix c8", "connections/s"]);
+    assert!(!written.contains("old") && written.contains("; short run of "), "{written}");
+}
