@@ -65,23 +65,26 @@ fn spread(spread: Spread) -> String {
 
 /// Every figure: that of the reference, and the ratios of the others to it with their quartiles.
 pub fn all(results: &Results) -> String {
-    figures(results, results.rows.iter())
+    figures(results, results.rows.iter(), |_| true)
 }
 
-/// The same of the figures that tell the models apart.
+/// The same of the figures that tell the models apart, without the yardstick.
 pub fn choice(results: &Results) -> String {
     let rows = CHOICE.iter().flat_map(|(scenario, measures)| measures.iter().map(move |measure| (scenario, measure)));
-    figures(results, rows.filter_map(|(scenario, measure)| results.row(scenario, *measure)))
+    figures(results, rows.filter_map(|(scenario, measure)| results.row(scenario, *measure)), |name| name != FLOOR)
 }
 
-fn figures<'a>(results: &Results, rows: impl Iterator<Item = &'a Row>) -> String {
-    let mut heading = vec!["scenario".to_owned(), "measure".to_owned(), results.contestants[0].clone()];
-    heading.extend(results.contestants[1..].iter().map(|name| format!("{name} / {}", results.contestants[0])));
+fn figures<'a>(results: &Results, rows: impl Iterator<Item = &'a Row>, is_shown: impl Fn(&str) -> bool) -> String {
+    let reference = &results.contestants[0];
+    let shown = results.contestants.iter().enumerate().skip(1).filter(|(_, name)| is_shown(name));
+    let (others, names): (Vec<usize>, Vec<&String>) = shown.unzip();
+    let mut heading = vec!["scenario".to_owned(), "measure".to_owned(), reference.clone()];
+    heading.extend(names.iter().map(|name| format!("{name} / {reference}")));
     let mut table = Table::new(heading, 2);
     for row in rows {
         let mut cells = vec![row.scenario.clone(), row.measure.label().to_owned()];
         cells.push(row.value(0).map_or("-".to_owned(), |value| number(value.median)));
-        for contestant in 1..results.contestants.len() {
+        for &contestant in &others {
             let ratio = row.ratio(contestant, 0).map(spread);
             // Without a partner the figure stands for itself.
             let alone = || row.value(contestant).map(|value| format!("= {}", number(value.median)));

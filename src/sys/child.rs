@@ -49,7 +49,8 @@ pub(crate) struct Child {
 ///
 /// The child does nothing before `adopt` has taken note of it, and never anything if that fails. So it cannot end before
 /// this process has its descriptor: afterwards its number might be another process' already, as nobody need wait for the
-/// child where the program ignores SIGCHLD or waits for whatever ends.
+/// child where the program ignores SIGCHLD or waits for whatever ends. (clone3 gives the descriptor with the fork, but does
+/// not run what the C library and the program have registered for one.)
 pub(crate) fn fork(_: &Alone, adopt: impl FnOnce(&Child) -> io::Result<()>) -> io::Result<Option<Child>> {
     let parent = process::id();
     let [hear, say] = descriptor::pipe()?.map(File::from);
