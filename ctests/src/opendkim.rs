@@ -75,13 +75,13 @@ impl Signatures {
         format!("Mode s\nDomain {DOMAIN}\nSelector {SELECTOR}\nKeyFile {key}\n")
     }
 
-    /// Starts OpenDKIM as the verifier of incoming mail. It finds the key without DNS.
+    /// Starts OpenDKIM as the verifier of incoming mail, with options of the library. It finds the key without DNS.
     ///
     /// # Panics
     ///
     /// When its configuration cannot be written.
     #[must_use]
-    pub fn verify(&self, setting: &Setting, socket: &Path) -> Service {
+    pub fn verify(&self, setting: &Setting, socket: &Path, options: &str) -> Service {
         let keys = socket.with_extension("keys");
         let nobody = socket.with_extension("internal");
         std::fs::write(&keys, format!("{} {}\n", record_name(), self.record)).expect("a writable directory");
@@ -92,7 +92,7 @@ impl Signatures {
             setting,
             socket,
             &format!("Mode v\nAuthservID {HOST}\nTestPublicKeys {keys}\nInternalHosts {nobody}\n"),
-            "",
+            options,
         )
     }
 

@@ -96,9 +96,11 @@ impl Observer {
         }
     }
 
-    /// Octets have come.
+    /// Octets have come, or none at the end.
     pub(super) fn received(&self, octets: &[u8]) {
-        self.record(Kind::FromMta, &[octets]);
+        if !octets.is_empty() {
+            self.record(Kind::FromMta, &[octets]);
+        }
     }
 
     /// A command has come.

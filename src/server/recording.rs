@@ -67,6 +67,8 @@ impl Recording {
     pub(super) fn write(&self, archive: &Archive, session: u64, kind: Kind, parts: &[&[u8]]) {
         let mut state = self.0.lock();
         let outcome = match std::mem::replace(&mut *state, State::Over) {
+            // Nobody has said anything.
+            State::Blank if kind == Kind::End => return,
             State::Blank => archive.begin(session).and_then(|tape| tape.write(kind, parts).map(|()| tape)),
             State::Running(tape) => tape.write(kind, parts).map(|()| tape),
             State::Over => return,

@@ -12,9 +12,14 @@ mod slow_callbacks;
 mod socket_files;
 mod trace;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ctests::{Filter, MtaConnection, Setting, Signal, Surroundings, TempDir};
+use milter_probe::{Client, Envelope, Fate, Mail, Mta, Session, Target};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 const LIMIT: Duration = ctests::PATIENCE;
@@ -42,6 +47,18 @@ fn patiently(path: &Path) -> MtaConnection {
 
 fn assert_negotiates(mut mta: MtaConnection) {
     assert!(mta.ask(OFFER).starts_with("OPTNEG"));
+}
+
+/// Passes a message to a filter as Postfix would.
+fn assert_accepted(socket: PathBuf, text: &str) {
+    let mta = Mta::Postfix;
+    let stream = Target::Unix(socket).connect(mta.patience().connect).expect("it listens");
+    let mut session = Session::negotiate(stream, mta, mta.patience()).expect("it negotiates");
+    session.greet(&Client::default(), "localhost", &[]).expect("it answers");
+    let envelope = Envelope::suggested_by(text.as_bytes());
+    let outcome = session.deliver(&Mail::parse(text.as_bytes()), &envelope, &mut |_| {}).expect("it answers");
+    assert_eq!(outcome.fate, Fate::Accepted);
+    session.quit().expect("it takes the end of the session");
 }
 
 /// Runs a filter that has to refuse its start, and returns what it said about that.

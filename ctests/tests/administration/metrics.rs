@@ -11,7 +11,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use ctests::{Filter, Setting, TempDir, eventually, find, is_root, skip};
+use ctests::{
+    Filter, MailServer, Postfix, Setting, TempDir, eventually, find, is_root,
+    mailbag::{PLAIN, RECIPIENT, SENDER},
+    opendkim::Signatures,
+    skip,
+};
 
 use crate::{LIMIT, OFFER, OPENINGS, refusal, serving, stop};
 
@@ -49,8 +54,9 @@ fn value(text: &str, series: &str) -> Option<f64> {
     let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
     let labels = labels.strip_suffix('}').expect("braces come in pairs");
     let comma = if labels.is_empty() { "" } else { "," };
-    let start = format!("milter_{name}{{filter=\"recorder\"{comma}{labels}}} ");
-    text.lines().find_map(|line| line.strip_prefix(&start)).map(|value| value.parse().expect("a number"))
+    let (start, end) = (format!("milter_{name}{{filter=\""), format!("\"{comma}{labels}}} "));
+    let value = text.lines().find_map(|line| line.strip_prefix(&start)?.split_once(&end));
+    value.map(|(_, value)| value.parse().expect("a number"))
 }
 
 /// What [`mail`] amounts to, after the session with which `serving` has asked for life.
@@ -97,6 +103,38 @@ fn assert_checked(test: &str, text: &str) {
     let output = child.wait_with_output().expect("a child can be waited for");
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success() && said.is_empty(), "{}\n{text}", String::from_utf8_lossy(&said));
+}
+
+/// What Debian's OpenDKIM does behind Postfix.
+#[test]
+fn opendkim_measured() {
+    const TEST: &str = "opendkim_measured";
+    let Some(postfix) = Postfix::start_or_skip(TEST, &[]) else { return };
+    let Some(signatures) = Signatures::prepare_or_skip(TEST, postfix.directory()) else { return };
+    for setting in [Setting::ours(), Setting::model("threads")] {
+        let path = postfix.directory().join("metrics.prom");
+        let option = format!("metrics={}", path.display());
+        let filter = signatures.sign_with(&setting, &postfix.filter_socket(), "", &option);
+        for _ in 0..2 {
+            postfix.smtp().submit(SENDER, &[RECIPIENT], PLAIN);
+            assert!(signatures.is_valid(&postfix.sink().next().message), "{setting}");
+        }
+        filter.stop(LIMIT);
+        let text = fs::read_to_string(&path).expect("it is there");
+        for (series, expected) in [
+            ("messages_total", 2.0),
+            (r#"verdicts_total{callback="envrcpt",verdict="continue"}"#, 2.0),
+            (r#"verdicts_total{callback="eom",verdict="accept"}"#, 2.0),
+            (r#"callback_duration_seconds_count{callback="eom"}"#, 2.0),
+            // The signature, and one that names OpenDKIM.
+            (r#"modifications_total{kind="insert_header"}"#, 4.0),
+            (r#"protocol_errors_total{kind="frame"}"#, 0.0),
+        ] {
+            assert_eq!(value(&text, series), Some(expected), "{setting} {series}\n{text}");
+        }
+        assert!(value(&text, "received_bytes_total") > Some(2.0 * PLAIN.len() as f64), "{setting}\n{text}");
+        assert_checked(TEST, &text);
+    }
 }
 
 #[test]

@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ctests::{Filter, MtaConnection, Setting, TempDir};
+use ctests::{Filter, MtaConnection, Setting, TempDir, opendkim::Signatures};
 use milter_probe::{
     Failure, Target,
     replay::{Comparison, Difference, replay},
 };
 use milter_protocol::record::{Kind, entries};
 
-use crate::{LIMIT, OFFER, launch, patiently, refusal, stop};
+use crate::{LIMIT, OFFER, assert_accepted, launch, patiently, refusal, stop};
 
 const START: &str = "start opensocket 0\nstart note opened\nstart main\n";
 const CHANGES: &str = "callbacks envfrom envrcpt eom\non envrcpt#2 setreply \"550\" \"5.7.1\" \"no\"\n\
@@ -96,6 +96,25 @@ fn a_session_is_recorded_and_played_again() {
     let Ok(Comparison::Different(Difference { now, .. })) = play(&crashing, &octets) else { panic!("it lives") };
     assert!(now.starts_with("negotiated"), "other callbacks, other steps: {now}");
     assert!(crashing.process().is_alive());
+}
+
+/// Debian's OpenDKIM answers a message of yesterday as it did then.
+#[test]
+fn opendkim_recorded() {
+    let [directory, records] = [TempDir::new(), TempDir::new()];
+    let Some(signatures) = Signatures::prepare_or_skip("opendkim_recorded", &directory) else { return };
+    let socket = directory.join("opendkim.sock");
+    let option = format!("record={}", records.path().display());
+    let recorded = signatures.verify(&Setting::ours(), &socket, &option);
+    assert_accepted(socket.clone(), "From: <a@example.net>\r\nTo: <b@example.net>\r\n\r\nnot signed\r\n");
+    // Who only looked whether it listens has said nothing that could be recorded.
+    let (_, octets) = record(records.path(), Kind::End);
+    recorded.stop(LIMIT);
+    let again = signatures.verify(&Setting::ours(), &socket, "");
+    let stream = Target::Unix(socket).connect(LIMIT).expect("it listens");
+    let comparison = replay(stream, &entries(&octets).unwrap(), LIMIT);
+    assert!(matches!(comparison, Ok(Comparison::Same { replies: 5.., .. })), "{comparison:?}");
+    again.stop(LIMIT);
 }
 
 /// What led to a crash is on disk, and crashes again.

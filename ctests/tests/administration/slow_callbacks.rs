@@ -1,8 +1,20 @@
 //! Callbacks that take too long.
 
-use std::{thread, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
 
-use ctests::{Filter, MtaConnection, Setting, TempDir, eventually};
+use ctests::{
+    Backend, Filter, MailServer, MtaConnection, Postfix, Program, Setting, TempDir, eventually,
+    mailbag::{PLAIN as MESSAGE, RECIPIENT, SENDER},
+    skip,
+};
 
 use crate::{LIMIT, OFFER, OPENINGS, serving, stop};
 
@@ -113,5 +125,48 @@ fn the_limit_ends_the_process_of_the_callback() {
         assert!(filter.connect().ask(OFFER).starts_with("OPTNEG"), "{setting}");
         drop(other);
         stop(&mut filter);
+    }
+}
+
+/// Debian's spamass-milter waits for a spamd that has taken a message and says nothing.
+#[test]
+fn spamass_milter_stuck() {
+    const TEST: &str = "spamass_milter_stuck";
+    let (Some(filter), Some(_)) = (Program::installed("spamass-milter"), Program::installed("spamc")) else {
+        return skip(TEST, "spamass-milter and spamc");
+    };
+    let Some(postfix) = Postfix::start_or_skip(TEST, &[]) else { return };
+    for setting in [Setting::ours(), Setting::model("threads")] {
+        let directory = postfix.directory();
+        let [spamd, trace] = ["spamd", "trace"].map(|name| directory.join(name));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let awaited = Arc::clone(&is_over);
+        let _spamd = Backend::listen(&spamd, move |_| {
+            eventually("the end of the wait", || awaited.load(SeqCst));
+            Ok(())
+        });
+        // What it logs goes to the system. Lines about sessions are in the trace, too.
+        let _ = fs::remove_file(&trace);
+        let filter = filter.clone().with_options(&format!("callback-warn=1, trace={}", trace.display()));
+        let socket = postfix.filter_socket();
+        let [address, spamd] = [&socket, &spamd].map(|path| path.to_str().expect("a path of ours"));
+        let service = filter.serve(&setting, &socket, &["-p", address, "--", "-U", spamd]);
+        let said = || fs::read_to_string(&trace).unwrap_or_default();
+        let mut client = postfix.smtp();
+        let queue_id = thread::scope(|scope| {
+            let submission = scope.spawn(|| client.submit(SENDER, &[RECIPIENT], MESSAGE));
+            eventually("a warning", || said().contains("has been running for "));
+            is_over.store(true, SeqCst);
+            submission.join().expect("Postfix takes the message")
+        });
+        eventually("the end", || said().contains("has returned after "));
+        let said = said();
+        // The first session was the one that found it listening.
+        for part in [&format!("xxfi_eom for message {queue_id} has been running for "), "xxfi_eom has returned after "]
+        {
+            assert!(said.contains(&format!("] 2 log: line text=\"{part}")), "{setting}: {part}\n{said}");
+        }
+        drop(postfix.sink().next());
+        service.stop(LIMIT);
     }
 }

@@ -14,10 +14,9 @@ use ctests::{
     Filter, MtaConnection, Setting, TempDir, eventually,
     opendkim::{DOMAIN, Signatures},
 };
-use milter_probe::{Client, Envelope, Fate, Mail, Mta, Session, Target};
 use serde_json::Value;
 
-use crate::{LIMIT, OFFER, launch, refusal, stop};
+use crate::{LIMIT, OFFER, assert_accepted, launch, refusal, stop};
 
 const START: &str = "start opensocket 0\nstart note opened\nstart main\n";
 
@@ -149,15 +148,8 @@ fn opendkim_traced() {
     let (path, option) = trace_in(&directory, "trace");
     let socket = directory.join("opendkim.sock");
     let service = signatures.sign_with(&Setting::ours(), &socket, "", &option);
-    let mta = Mta::Postfix;
-    let stream = Target::Unix(socket).connect(mta.patience().connect).expect("it listens");
-    let mut session = Session::negotiate(stream, mta, mta.patience()).expect("it negotiates");
-    session.greet(&Client::default(), "localhost", &[]).expect("it answers");
     let text = format!("From: <a@{DOMAIN}>\r\nTo: <b@example.net>\r\nSubject: traced\r\n\r\nsecret\r\n");
-    let envelope = Envelope::suggested_by(text.as_bytes());
-    let outcome = session.deliver(&Mail::parse(text.as_bytes()), &envelope, &mut |_| {}).expect("it answers");
-    assert_eq!(outcome.fate, Fate::Accepted);
-    session.quit().expect("it takes the end of the session");
+    assert_accepted(socket, &text);
     // The first session was the one that found it listening.
     let trace = wait_for_line(&path, " 2 session: end");
     service.stop(LIMIT);

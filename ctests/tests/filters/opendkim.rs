@@ -40,7 +40,7 @@ fn signs_and_verifies(test: &str, mta: &dyn MailServer) {
     let tampered = delivery.message.replace("half past four", "half past five");
     assert!(!signatures.is_valid(&tampered), "the verifier accepts everything");
     same_with_each(test, mta.sink(), |setting| {
-        let verifier = signatures.verify(setting, &socket);
+        let verifier = signatures.verify(setting, &socket, "");
         let mut client = mta.smtp();
         let mut verified = Vec::new();
         for (text, result) in [(&delivery.message, "dkim=pass"), (&tampered, "dkim=fail")] {
