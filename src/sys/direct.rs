@@ -32,7 +32,7 @@ pub(super) unsafe fn recv(socket: c_int, octets: *mut c_void, len: usize, flags:
 pub(super) unsafe fn send(socket: c_int, octets: *const c_void, len: usize, flags: c_int) -> ssize_t {
     #[cfg(target_os = "linux")]
     // SAFETY: the caller provides the memory; the kernel takes NULL for the address, as the socket is connected.
-    return unsafe { libc::syscall(libc::SYS_sendto, socket, octets, len, flags, NOWHERE, 0) } as ssize_t;
+    return unsafe { libc::syscall(libc::SYS_sendto, socket, octets, len, flags, NOWHERE, NO_SIZE) } as ssize_t;
     #[cfg(not(target_os = "linux"))]
     // SAFETY: the caller provides the memory.
     return unsafe { libc::send(socket, octets, len, flags) };
@@ -47,8 +47,12 @@ pub(super) unsafe fn send(socket: c_int, octets: *const c_void, len: usize, flag
 #[inline]
 pub(super) unsafe fn epoll_wait(set: c_int, events: *mut libc::epoll_event, room: c_int, milliseconds: c_int) -> c_int {
     // SAFETY: the caller provides the memory; without a signal mask its size does not count.
-    unsafe { libc::syscall(libc::SYS_epoll_pwait, set, events, room, milliseconds, NOWHERE, 0) as c_int }
+    unsafe { libc::syscall(libc::SYS_epoll_pwait, set, events, room, milliseconds, NOWHERE, NO_SIZE) as c_int }
 }
 
 #[cfg(target_os = "linux")]
 const NOWHERE: *const c_void = std::ptr::null();
+
+/// A whole word: a sixth argument goes over the stack, where an `int` leaves half of one as it was.
+#[cfg(target_os = "linux")]
+const NO_SIZE: usize = 0;
