@@ -36,6 +36,30 @@ fn each_system_gets_the_name_that_its_programs_ask_for() {
     assert!(text("packaging/alpine/APKBUILD").contains("LIBMILTER_SONAME=libmilter.so.1.0.2\n"));
 }
 
+/// What cargo-c would install has the numbers of what make installs.
+#[test]
+fn cargo_c_has_the_numbers_of_the_makefile() {
+    let (makefile, manifest) = (text("Makefile"), text("Cargo.toml"));
+    let set = |name: &str| {
+        let value = makefile.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+        value.unwrap_or_else(|| panic!("the Makefile does not set {name}")).to_owned()
+    };
+    let (_, metadata) = manifest.split_once("\n[package.metadata.capi.library]\n").expect("there is metadata");
+    let interface = set("SONAME").replace("libmilter.so.", "");
+    let suffix = interface.split('.').count();
+    let (library, description) =
+        metadata.split_once("\n[package.metadata.capi.pkg_config]\n").expect("it has a description");
+    for (part, line) in [
+        (library, "name = \"milter\"".to_owned()),
+        (library, format!("version = \"{interface}\"")),
+        (library, format!("version_suffix_components = {suffix}")),
+        (description, "filename = \"milter\"".to_owned()),
+        (description, format!("version = \"{}\"", set("VERSION"))),
+    ] {
+        assert!(part.lines().any(|found| found == line), "no {line} in\n{part}");
+    }
+}
+
 /// A function that is missing there would fail the build of the packages.
 #[test]
 fn debian_knows_every_function() {
