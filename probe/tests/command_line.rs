@@ -177,25 +177,27 @@ fn on_a_terminal(process: &mut Process) -> String {
     text(&shown).replace("\r\n", "\n")
 }
 
-/// What `send --diff` shows on a terminal.
-fn difference_on_a_terminal(no_colour: Option<&str>) -> String {
+/// Passes `MAIL` to a filter that rewrites it, with `send --diff` as `see` runs it, and gives what that saw.
+fn difference(see: impl FnOnce(&mut Process) -> String) -> String {
     let fake = Fake::continuing(0x3f, 0, rewriting);
     let directory = tempfile::tempdir().unwrap();
     let message = directory.path().join("message");
     fs::write(&message, MAIL).unwrap();
     let mut process = Process::new(env!("CARGO_BIN_EXE_milter-probe"));
     process.args(["send", "--diff", "--connect"]).arg(fake.path()).arg(message).env_remove("NO_COLOR");
-    on_a_terminal(process.envs(no_colour.map(|value| ("NO_COLOR", value))))
+    see(&mut process)
 }
 
 #[test]
-fn a_diff_has_colours_on_a_terminal_unless_nobody_wants_them() {
-    let coloured = difference_on_a_terminal(None);
-    for line in ["\x1b[36m@@ -1,5 +1,6 @@\x1b[0m", "\x1b[31m-Subject: s\x1b[0m", "\x1b[32m+X-New: 1\x1b[0m"] {
-        assert!(coloured.lines().any(|found| found == line), "{line:?} is not in {coloured:?}");
+fn a_diff_has_colours_on_a_terminal_or_as_its_reader_wants_it() {
+    let forced = |process: &mut Process| text(&process.env("CLICOLOR_FORCE", "1").output().unwrap().stdout);
+    for coloured in [difference(on_a_terminal), difference(forced)] {
+        for line in ["\x1b[36m@@ -1,5 +1,6 @@\x1b[0m", "\x1b[31m-Subject: s\x1b[0m", "\x1b[32m+X-New: 1\x1b[0m"] {
+            assert!(coloured.lines().any(|found| found == line), "{line:?} is not in {coloured:?}");
+        }
+        assert!(coloured.contains("-body \\u{1b}[31m"), "what a mail says must not reach the terminal: {coloured:?}");
     }
-    assert!(coloured.contains("-body \\u{1b}[31m"), "what a mail says must not reach the terminal: {coloured:?}");
-    let plain = difference_on_a_terminal(Some("1"));
+    let plain = difference(|process| on_a_terminal(process.env("NO_COLOR", "1")));
     assert!(plain.contains("\n-Subject: s\n+Subject: t\n") && !plain.contains('\x1b'), "{plain:?}");
 }
 
