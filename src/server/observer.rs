@@ -1,7 +1,7 @@
 //! Who looks on: what sessions tell those who want to know more than the log says.
 //!
 //! Without any of its options there is no observer, and each place that tells one something costs a look at a null
-//! pointer.
+//! pointer. What is told for each command is `#[cold]`, so that the compiler keeps it out of the way of mail.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
@@ -97,6 +97,7 @@ impl Observer {
     }
 
     /// Octets have come, or none at the end.
+    #[cold]
     pub(super) fn received(&self, octets: &[u8]) {
         if !octets.is_empty() {
             self.record(Kind::FromMta, &[octets]);
@@ -104,6 +105,7 @@ impl Observer {
     }
 
     /// A command has come.
+    #[cold]
     pub(super) fn command(&self, letter: u8, payload: &[u8]) {
         if letter == CommandCode::EndOfBody.letter() {
             self.deletions.clear();
@@ -116,6 +118,7 @@ impl Observer {
     }
 
     /// Replies have been sent; the last one ends in `tail`.
+    #[cold]
     pub(super) fn sent(&self, mut head: &[u8], tail: &[u8]) {
         self.record(Kind::FromFilter, &[head, tail]);
         if !self.is_traced() {
@@ -131,6 +134,7 @@ impl Observer {
     }
 
     /// A callback has returned, or ended its thread.
+    #[cold]
     pub(super) fn returned(&self, callback: Callbacks, value: Option<c_int>, duration: Duration) {
         if !self.is_traced() {
             return;
@@ -160,6 +164,7 @@ impl Observer {
     }
 
     /// The filter has asked for a change of the message.
+    #[cold]
     pub(super) fn modified(&self, modification: &Modification<'_>, outcome: Result<(), CallError>) {
         let call = call_name(modification);
         self.advise(call, outcome);
@@ -207,6 +212,7 @@ impl Observer {
     }
 
     /// The filter has looked up a macro.
+    #[cold]
     pub(super) fn looked_up(&self, name: &[u8], value: Option<&[Cell<u8>]>) {
         if !self.is_traced() {
             return;
