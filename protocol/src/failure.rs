@@ -5,6 +5,7 @@ use std::fmt;
 use crate::command::{CommandCode, PayloadError};
 use crate::frame::FrameError;
 use crate::negotiation::NegotiationError;
+use crate::reply::Reply;
 use crate::state::State;
 
 /// Why a session is over before the MTA said QUIT.
@@ -43,6 +44,9 @@ impl fmt::Display for Failure {
         match self {
             Failure::Connection => f.write_str("connection lost"),
             Failure::Frame(error) => error.fmt(f),
+            Failure::UnknownCommand(code) if Reply::has_letter(*code) => {
+                write!(f, "'{}' is a reply: the peer is another filter, not an MTA", code.escape_ascii())
+            }
             Failure::UnknownCommand(code) => write!(f, "unknown command '{}'", code.escape_ascii()),
             Failure::OutOfOrder { command, state } => {
                 write!(f, "command {command} is not possible in state {}", *state as u8)

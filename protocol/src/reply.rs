@@ -137,6 +137,11 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Whether this is the letter of a reply.
+    pub fn has_letter(code: u8) -> bool {
+        !matches!(Reply::decode(code, &[]), Err(ReplyError::UnknownCode(_)))
+    }
+
     /// Reads a reply back, as strictly as MTAs do.
     pub fn decode(code: u8, payload: &'a [u8]) -> Result<Self, ReplyError> {
         if let Some((_, reply)) = PLAIN.iter().find(|(known, _)| *known == code) {

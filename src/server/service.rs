@@ -38,6 +38,7 @@ pub(crate) struct Server {
     numbers: AtomicU64,
     lobby: Lobby,
     crowds: Episode,
+    visits: Episode,
     limiter: Limiter,
     exhaustion: Episode,
     trouble: Episode,
@@ -67,6 +68,7 @@ impl Server {
             metrics,
             numbers: AtomicU64::new(0),
             crowds: Episode::new()?,
+            visits: Episode::new()?,
             limiter: Limiter::new()?,
             exhaustion: Episode::new()?,
             trouble: Episode::new()?,
@@ -180,6 +182,14 @@ impl Server {
         if self.crowds.begins() {
             let text = format_args!("there are as many sessions as max-sessions allows; new connections wait");
             log::write(Level::Warning, self.filter().name(), text);
+        }
+    }
+
+    /// Tells once in a while that somebody has only connected, in the session of this number.
+    pub(super) fn tell_visit(&self, number: u64) {
+        if self.visits.begins() {
+            let text = format_args!("[{number}] the peer hung up without a word, like a port scan or a health check");
+            log::write(Level::Info, self.filter().name(), text);
         }
     }
 

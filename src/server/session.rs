@@ -114,7 +114,12 @@ impl Step<'_> {
             Err(error) => return self.give_up_reading(&error),
         };
         let next = match buffer.fill(|room| self.context.receive(room)) {
-            Ok((0, _)) => self.disconnect(ReadEnd::EndOfStream),
+            Ok((0, _)) => {
+                if self.core.engine.state() == State::Init && buffer.received().is_empty() {
+                    self.context.server.tell_visit(self.context.number);
+                }
+                self.disconnect(ReadEnd::EndOfStream)
+            }
             Ok((_, full)) => match self.serve_frames(&mut buffer) {
                 Next::Wait if full || hang_up => Next::More,
                 next => next,

@@ -10,6 +10,7 @@ mod notification;
 mod record;
 mod slow_callbacks;
 mod socket_files;
+mod strangers;
 mod trace;
 
 use std::{

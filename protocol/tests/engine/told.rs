@@ -22,6 +22,7 @@ fn every_failure_says_what_is_wrong() {
             "packet length 65537 is beyond the limit of 65535",
         ),
         (Failure::UnknownCommand(b'\n'), "unknown command '\\n'"),
+        (Failure::UnknownCommand(b'h'), "'h' is a reply: the peer is another filter, not an MTA"),
         (
             Failure::OutOfOrder { command: CommandCode::Rcpt, state: State::Helo },
             "command RCPT is not possible in state 3",
