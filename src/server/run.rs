@@ -78,7 +78,7 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         None
     });
     let metrics = plan.options.metrics.as_ref().map(|target| {
-        Outlet::open(target, forks)
+        Outlet::open(target, name, forks)
             .and_then(|outlet| Ok(Metrics::new(outlet)?))
             .map_err(|error| tell(name, format_args!("option metrics={target}: {error}"), error.errno()))
     });

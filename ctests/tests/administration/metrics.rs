@@ -218,6 +218,9 @@ fn what_is_not_ours_stays() {
     let [file, link, empty] = ["file", "link", "empty"].map(|name| directory.join(name));
     fs::write(&file, "precious").expect("our own directory");
     fs::write(&empty, "").expect("our own directory");
+    let neighbour = directory.join("neighbour");
+    fs::write(&neighbour, "# Numbers about the filter neighbour.\n").expect("our own directory");
+    assert!(start(&neighbour.display().to_string()).contains("give each filter a file of its own"));
     symlink(&empty, &link).expect("our own directory");
     for path in [&file, &link, &empty] {
         let said = start(&path.display().to_string());
@@ -227,7 +230,7 @@ fn what_is_not_ours_stays() {
     }
     if is_root() {
         let other = directory.join("other");
-        fs::write(&other, "# HELP milter_x Somebody else's.\n").expect("our own directory");
+        fs::write(&other, "# Numbers about the filter recorder.\n").expect("our own directory");
         chown(&other, Some(1), Some(1)).expect("root may give files away");
         assert!(start(&other.display().to_string()).contains("there is something that is not ours"));
     } else {

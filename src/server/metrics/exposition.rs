@@ -8,12 +8,15 @@ use milter_protocol::Callbacks;
 
 use super::{BOUNDS, Calls, Counters, FAILURES, MODIFICATIONS, VERDICTS};
 
-/// What every file of ours begins with.
-pub(super) const START: &str = "# HELP milter_";
+/// The line with which all numbers of a filter begin, and by which its file is known.
+pub(super) fn heading(filter: &CStr) -> String {
+    format!("# Numbers about the filter {}.\n", escaped(&filter.to_string_lossy()))
+}
 
 /// All of them, each with the filter's name, so that those of several filters can be put together.
 pub(super) fn text(counters: &Counters, filter: &CStr, open: usize) -> String {
-    let mut page = Page { text: String::with_capacity(16 * 1024), filter: escaped(&filter.to_string_lossy()) };
+    let mut page = Page { text: heading(filter), filter: escaped(&filter.to_string_lossy()) };
+    page.text.reserve(16 * 1024);
     let one = |counter: &AtomicU64| counter.load(Relaxed);
 
     page.heading("sessions_total", "counter", "Sessions with MTAs that have begun.");

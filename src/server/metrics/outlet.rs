@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::exposition::START;
+use super::exposition::heading;
 use crate::server::listener::OpenError;
 use crate::server::log::{self, Episode};
 use crate::server::service::Server;
@@ -77,12 +77,12 @@ struct Shown {
 }
 
 impl Outlet {
-    /// `alone` says that there is to be no thread.
-    pub(in crate::server) fn open(target: &Target, alone: bool) -> Result<Self, OpenError> {
+    /// For the filter of this name. `alone` says that there is to be no thread.
+    pub(in crate::server) fn open(target: &Target, filter: &CStr, alone: bool) -> Result<Self, OpenError> {
         let place = match target {
             Target::File(path) => {
                 // Whether it can be done is found out before mail comes.
-                match replace(path, &format!("{START}is about to begin.\n")) {
+                match replace(path, &heading(filter)) {
                     // There may be room again later, and mail does not wait for that.
                     Err(error) if file::is_full(&error) => {}
                     replaced => replaced?,
@@ -176,11 +176,14 @@ fn update(path: &CStr, shown: &mut Option<Shown>, text: String) -> io::Result<()
     written
 }
 
-/// Puts a new file in the place of an old one at once. What is there and not ours stays.
+/// Puts a new file in the place of an old one at once. What does not begin with the same line is something else, and
+/// stays.
 fn replace(path: &CStr, text: &str) -> io::Result<()> {
+    let heading = text.split_inclusive('\n').next().unwrap_or_default().as_bytes();
     file::refuse_planted_links(file::as_path(path))?;
-    if !file::is_free_or(file::as_path(path), START.len() as u64, |start| start == START.as_bytes())? {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is not ours; remove it"));
+    if !file::is_free_or(file::as_path(path), heading.len() as u64, |start| start == heading)? {
+        let what = "there is something that is not ours; remove it, or give each filter a file of its own";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
     }
     let staging = Staging::beside(path)?;
     staging.write(text.as_bytes())?;
