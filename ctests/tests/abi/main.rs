@@ -6,5 +6,6 @@ mod headers;
 mod install;
 mod link;
 mod manual;
+mod options;
 mod reference;
 mod symbols;

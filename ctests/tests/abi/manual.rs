@@ -24,7 +24,7 @@ pub(crate) fn pages() -> BTreeSet<(String, String)> {
     pages.filter(|(_, section)| section.len() == 1 && section.as_bytes()[0].is_ascii_digit()).collect()
 }
 
-fn source(name: &str, section: &str) -> String {
+pub(crate) fn source(name: &str, section: &str) -> String {
     let path = workspace_dir().join(format!("man/{name}.{section}"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -34,7 +34,7 @@ fn header(name: &str) -> String {
 }
 
 /// The lines of one part of a page, from `begin` to the next line that starts with the same macro.
-fn part<'a>(page: &'a str, begin: &str) -> Vec<&'a str> {
+pub(crate) fn part<'a>(page: &'a str, begin: &str) -> Vec<&'a str> {
     let kind = begin.split_whitespace().next().expect("a macro");
     let mut lines = page.lines().skip_while(|line| *line != begin);
     assert!(lines.next().is_some(), "no {begin}");
@@ -42,7 +42,7 @@ fn part<'a>(page: &'a str, begin: &str) -> Vec<&'a str> {
 }
 
 /// The words of a macro line; quoted ones may hold blanks.
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     for (number, piece) in line.split('"').enumerate() {
         if number % 2 == 1 {
@@ -172,19 +172,6 @@ fn constants_are_explained() {
     assert!(wanted.len() > 50, "{wanted:?}");
     let missing: Vec<_> = wanted.difference(&explained).collect();
     assert!(missing.is_empty(), "{missing:?}");
-}
-
-/// The rows of the table in the library's source are the entries of the list in libmilter(7).
-#[test]
-fn options_are_explained() {
-    let table = fs::read_to_string(workspace_dir().join("src/server/options.rs")).expect("the options are there");
-    let rows = table.lines().filter_map(|line| line.trim().strip_prefix("name: \"")?.strip_suffix("\","));
-    let rows: BTreeSet<String> = rows.map(str::to_owned).collect();
-    let page = source("libmilter", "7");
-    let entries = part(&page, ".Sh ENVIRONMENT").into_iter().filter_map(|line| line.strip_prefix(".It Cm "));
-    let entries = entries.map(|entry| entry.split_once(" Ns = Ns ").expect("an option has values").0.to_owned());
-    assert_eq!(entries.collect::<BTreeSet<_>>(), rows);
-    assert!(rows.contains("drain"), "{rows:?}");
 }
 
 /// The table of macros in libmilter(7) is the one by which the probe plays MTAs.
