@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{Read, Write},
     os::unix::{
-        fs::{PermissionsExt, chown, symlink},
+        fs::{PermissionsExt, symlink},
         net::UnixStream,
     },
     path::{Path, PathBuf},
@@ -276,9 +276,10 @@ fn a_set_uid_program_ignores_the_environment() {
         let directory = TempDir::new();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).expect("our own directory");
         let program = directory.join("program");
-        fs::copy(ctests::recorder(setting.library, setting.linkage), &program).expect("our own directory");
-        chown(&program, Some(NOBODY), None).expect("root may give files away");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("our own file");
+        // Not written by this process: a child that another test forks meanwhile would keep it from being run.
+        let mut install = Command::new("install");
+        install.args(["-m", "4755", "-o", &NOBODY.to_string()]);
+        stage::output(install.arg(ctests::recorder(setting.library, setting.linkage)).arg(&program));
         let script = "program=$1; shift 2; exec \"$program\" \"$@\"";
         let program = program.to_str().expect("a path of ours");
         let trace = directory.join("trace").display().to_string();
