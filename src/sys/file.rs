@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::descriptor::own;
+use super::descriptor::{above_stdio, own};
 use super::{check, process};
 
 /// What a path refers to.
@@ -61,7 +61,8 @@ pub(crate) fn as_path(path: &CStr) -> &Path {
 
 /// Whether there is nothing at `path`, or a file of this user's whose first octets, up to so many, are as they should be.
 pub(crate) fn is_free_or(path: &Path, octets: u64, is_right: impl FnOnce(&[u8]) -> bool) -> io::Result<bool> {
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    match opened.and_then(|file| above_stdio(file.into())).map(File::from) {
         Ok(file) => {
             let status = file.metadata()?;
             let mut start = Vec::new();
