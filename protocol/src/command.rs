@@ -1,5 +1,6 @@
 //! What the MTA says: letters, payloads, both directions of the codec.
 
+use std::ffi::CStr;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -309,9 +310,15 @@ impl fmt::Display for PayloadError {
     }
 }
 
+/// Where the first NUL is.
+pub(crate) fn find_nul(octets: &[u8]) -> Option<usize> {
+    // Looks at a word at a time.
+    CStr::from_bytes_until_nul(octets).ok().map(CStr::count_bytes)
+}
+
 /// A string at the start of a payload, with its NUL. What follows the NUL is ignored.
 pub(crate) fn string(payload: &mut [u8]) -> Result<&mut [u8], PayloadError> {
-    match payload.iter().position(|&octet| octet == 0) {
+    match find_nul(payload) {
         Some(nul) if payload.last() == Some(&0) => Ok(&mut payload[..=nul]),
         _ => Err(PayloadError::Unterminated),
     }
@@ -319,7 +326,7 @@ pub(crate) fn string(payload: &mut [u8]) -> Result<&mut [u8], PayloadError> {
 
 /// Name and value of a HEADER payload, each with its NUL. A third string is ignored.
 pub(crate) fn header(payload: &mut [u8]) -> Result<(&mut [u8], &mut [u8]), PayloadError> {
-    let nul = payload.iter().position(|&octet| octet == 0).ok_or(PayloadError::Unterminated)?;
+    let nul = find_nul(payload).ok_or(PayloadError::Unterminated)?;
     if nul == 0 {
         return Err(PayloadError::EmptyHeaderName);
     }
@@ -329,7 +336,7 @@ pub(crate) fn header(payload: &mut [u8]) -> Result<(&mut [u8], &mut [u8]), Paylo
 
 /// Host name, with its NUL, and address of a CONNECT payload.
 pub(crate) fn connect(payload: &mut [u8]) -> Result<(&mut [u8], Option<ClientAddress<'_>>), PayloadError> {
-    let nul = payload.iter().position(|&octet| octet == 0).ok_or(PayloadError::Unterminated)?;
+    let nul = find_nul(payload).ok_or(PayloadError::Unterminated)?;
     let (host, rest) = payload.split_at_mut(nul + 1);
     let (&mut family, rest) = rest.split_first_mut().ok_or(PayloadError::Unterminated)?;
     if family == b'U' {
@@ -340,7 +347,7 @@ pub(crate) fn connect(payload: &mut [u8]) -> Result<(&mut [u8], Option<ClientAdd
     }
     let mut rest: &[u8] = rest;
     let port = rest.get_u16();
-    let text = match rest.iter().position(|&octet| octet == 0) {
+    let text = match find_nul(rest) {
         Some(nul) if rest.last() == Some(&0) => &rest[..nul],
         _ => return Err(PayloadError::Unterminated),
     };

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::slice;
 
-use crate::command::CommandCode;
+use crate::command::{CommandCode, find_nul};
 
 /// Where in a session a set of macros belongs. The order is that of the requests a filter can make (`SMFIM_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,10 +130,10 @@ impl MacroSet {
         let mut put = |number: u32| octets.extend_from_slice(&number.to_ne_bytes().map(Cell::new));
         put(pairs as u32);
         let mut end = 0;
-        let ends = strings.iter().zip(1..).filter(|(octet, _)| **octet == 0).map(|(_, end)| end);
-        for next in ends.skip(1).step_by(2) {
-            put(next);
-            end = next as usize;
+        let after_string = |start| find_nul(&strings[start..]).map(|len| start + len + 1);
+        while let Some(next) = after_string(end).and_then(after_string) {
+            put(next as u32);
+            end = next;
         }
         octets.extend(strings[..end].iter().copied().map(Cell::new));
         MacroSet { octets: octets.into() }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 
-use crate::command::CommandCode;
+use crate::command::{CommandCode, find_nul};
 use crate::flags::{Actions, Steps};
 use crate::macros::Stage;
 use crate::modification::Modification;
@@ -196,7 +196,7 @@ fn command_fields(command: CommandCode, mut payload: &[u8]) -> Option<Vec<Field<
 }
 
 fn connect_fields(payload: &[u8]) -> Option<Vec<Field<'_>>> {
-    let nul = payload.iter().position(|&octet| octet == 0)?;
+    let nul = find_nul(payload)?;
     let host = ("host", Text(&payload[..nul]));
     let (family, mut rest) = payload[nul + 1..].split_first()?;
     let family = match family {

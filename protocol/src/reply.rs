@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut};
 
+use crate::command::find_nul;
 use crate::flags::{Actions, Steps};
 use crate::frame;
 use crate::macros::Stage;
@@ -175,7 +176,7 @@ fn negotiated(mut payload: &[u8]) -> Option<Reply<'_>> {
     let mut macros = Vec::new();
     while !payload.is_empty() {
         let stage = i32::try_from(payload.try_get_u32().ok()?).ok().and_then(Stage::from_index)?;
-        let end = payload.iter().position(|&octet| octet == 0)?;
+        let end = find_nul(payload)?;
         macros.push((stage, &payload[..end]));
         payload = &payload[end + 1..];
     }
