@@ -83,7 +83,7 @@ impl Outlet {
         self.queue().put(line, left_out);
     }
 
-    /// Waits until everything is written, or the time is up.
+    /// Waits until everything is written, or nothing can be, or the time is up.
     pub(super) fn flush(&self, limit: Duration, left_out: impl FnOnce(u64) -> String) {
         let queue =
             self.queue.lock().as_ref().filter(|(owner, _)| *owner == process::id()).map(|(_, queue)| queue.clone());
@@ -129,6 +129,8 @@ struct Waiting {
     left_out: u64,
     /// The thread is writing what it has taken.
     writing: bool,
+    /// It could not, and will try again in a while.
+    stalled: bool,
     closed: bool,
 }
 
@@ -140,7 +142,7 @@ impl Queue {
             // Handlers of the program belong on its own threads.
             let _ = Mask::all().block();
             while let Some(batch) = lines.take() {
-                sink.write(&batch, || lines.waiting.lock().closed);
+                sink.write(&batch, &lines);
                 lines.waiting.lock().writing = false;
                 lines.written.notify_all();
             }
@@ -179,9 +181,26 @@ impl Queue {
         Some(std::mem::take(&mut waiting.lines))
     }
 
+    /// Has the thread wait after an attempt that has failed; not for those who wait for it.
+    fn pause(&self) {
+        let deadline = Instant::now() + INTERVAL;
+        let mut waiting = self.waiting.lock();
+        waiting.stalled = true;
+        self.written.notify_all();
+        while waiting.stalled && !waiting.closed {
+            if self.filled.wait_until(&mut waiting, deadline).timed_out() {
+                break;
+            }
+        }
+        waiting.stalled = false;
+    }
+
     fn wait_until_written(&self, deadline: Instant) {
         let mut waiting = self.waiting.lock();
-        while waiting.writing || !waiting.lines.is_empty() {
+        // What has failed before is tried once more.
+        waiting.stalled = false;
+        self.filled.notify_one();
+        while (waiting.writing || !waiting.lines.is_empty()) && !waiting.stalled {
             if self.written.wait_until(&mut waiting, deadline).timed_out() {
                 return;
             }
@@ -209,8 +228,8 @@ struct Place {
 }
 
 impl Sink {
-    /// Writes whole lines; tries again until they are written or `closed` says that nobody cares any more.
-    fn write(&self, lines: &str, closed: impl Fn() -> bool) {
+    /// Writes whole lines; tries again until they are written or their queue is closed.
+    fn write(&self, lines: &str, queue: &Queue) {
         if self.target == Target::Syslog {
             return lines.lines().for_each(|line| syslog::write(Level::Info, line.into()));
         }
@@ -237,11 +256,11 @@ impl Sink {
                 }
                 Some((_, Err(error))) => {
                     self.tell(&error);
-                    thread::sleep(INTERVAL);
+                    queue.pause();
                 }
-                None => thread::sleep(INTERVAL),
+                None => queue.pause(),
             }
-            if closed() {
+            if queue.waiting.lock().closed {
                 return;
             }
         }
@@ -251,7 +270,7 @@ impl Sink {
     fn file(&self) -> Option<Arc<AppendFile>> {
         let mut place = self.place.lock();
         if let Target::Path(path) = &self.target
-            && place.looked.elapsed() >= INTERVAL
+            && (place.file.is_none() || place.looked.elapsed() >= INTERVAL)
         {
             place.looked = Instant::now();
             if !place.file.as_ref().is_some_and(|file| file.is_at(path)) {
@@ -270,5 +289,31 @@ impl Sink {
             let text = format_args!("cannot write the trace to {}: {error}; lines wait or are left out", self.target);
             log::error(&self.name, text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A FIFO that nobody reads: the end does not wait for lines that cannot be written, and those that can be are.
+    #[test]
+    fn the_end_waits_only_for_what_can_be_written() {
+        const LONG: Duration = Duration::from_secs(60);
+        let path = std::env::temp_dir().join(format!("milter-trace-{}", process::id()));
+        let _ = std::fs::remove_file(&path);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let outlet = Outlet::open(Target::Path(path.clone()), c"test".into()).unwrap();
+        outlet.put("first\n", |_| String::new());
+        let start = Instant::now();
+        outlet.flush(LONG, |_| String::new());
+        assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+        let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        outlet.put("second\n", |_| String::new());
+        outlet.flush(LONG, |_| String::new());
+        let mut written = [0; 13];
+        std::io::Read::read_exact(&mut &reader, &mut written).unwrap();
+        assert_eq!(&written, b"first\nsecond\n");
+        std::fs::remove_file(&path).unwrap();
     }
 }
