@@ -78,6 +78,10 @@ pub fn run(options: &Replay) -> Result<ExitCode, Error> {
     let stdout = io::stdout();
     // Whoever closed the pipe has seen enough.
     let _ = writeln!(&stdout, "{}", Palette::for_stream(&stdout).paint(style, comparison));
+    if entries.iter().all(|entry| entry.kind != Kind::End) {
+        let note = "the record has no end: the filter has crashed, or could not write on";
+        let _ = writeln!(io::stderr(), "milter-probe: {}: {note}", options.record.display());
+    }
     Ok(ExitCode::from(status))
 }
 

@@ -484,6 +484,12 @@ fn a_replay_shows_the_first_difference() {
         "reply 2 differs\n  to        helo name=\"h\"\n  recorded  smtp-reply text=\"550 no\"\n  now       continue\n";
     assert_eq!(said, wanted);
 
+    let whole = record(&reply(&Reply::Continue));
+    let (status, said) = replay(&continuing().path(), &whole[..whole.len() - 1]);
+    assert_eq!(status, Some(0));
+    assert!(said.starts_with("the same: 2 replies to 3 commands\nmilter-probe: "), "{said}");
+    assert!(said.ends_with("the record has no end: the filter has crashed, or could not write on\n"), "{said}");
+
     let (status, said) = replay(&continuing().path(), &record(b""));
     assert_eq!(status, Some(1));
     assert!(said.contains("recorded  nothing more\n  now       continue"), "{said}");
