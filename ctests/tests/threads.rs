@@ -1,6 +1,6 @@
 //! What callbacks can rely on: concurrency, threads, signal masks, descriptors, contexts.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{fs, os::unix::net::UnixStream, process::Command, thread, time::Duration};
 
 use ctests::{Filter, MtaConnection, PATIENCE, Setting, eventually};
 
@@ -240,5 +240,27 @@ fn progress_is_told_at_once() {
         assert_eq!(mta.ask("RCPT <b>"), "CONTINUE", "{setting}");
         mta.command("BODYEOB");
         assert_eq!(mta.reply(), "PROGRESS", "{setting}");
+    }
+}
+
+/// A callback that closes descriptors which are not its own: where nothing can be served any more the run ends and says
+/// so, and a worker is replaced.
+#[test]
+fn a_callback_that_closes_every_descriptor() {
+    for setting in [Setting::ours(), Setting::model("threads")] {
+        let mut filter = Filter::start(&setting, "on helo close-all\n");
+        negotiated(&filter).command("HELO h");
+        // `threads` learns of it from the next connection.
+        let _ = UnixStream::connect(filter.socket());
+        assert!(filter.process().wait(PATIENCE).is_some(), "{setting}: it goes on");
+        let lines = filter.lines();
+        assert!(lines.iter().any(|line| line.contains("smfi_main cannot go on")), "{setting}: {lines:?}");
+    }
+    for setting in [Setting::model("fork"), Setting::processes(1), Setting::processes(2)] {
+        let filter = Filter::start(&setting, "on helo close-all\n");
+        for _ in 0..4 {
+            negotiated(&filter).command("HELO h");
+        }
+        negotiated(&filter);
     }
 }

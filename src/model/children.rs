@@ -1,8 +1,9 @@
 //! The processes that this one has forked to run sessions, from the first fork to the last end.
 //!
 //! No signal tells of their ends, and nobody else's children are waited for: the program may have a handler for SIGCHLD
-//! and children of its own. They end with this process: the kernel kills them, even in the middle of a callback, and
-//! those that only wait see the end of their *lifeline*, a pipe in which nothing is ever written.
+//! and children of its own. They end with this process: the kernel kills them, even in the middle of a callback
+//! unless that has changed the user of its process, and those that only wait see the end of their *lifeline*, a pipe in
+//! which nothing is ever written.
 
 use std::collections::HashMap;
 use std::fmt;

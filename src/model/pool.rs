@@ -34,14 +34,11 @@ use self::habits::Habit;
 use self::state::{DISSOLVE, Done, Errands, Job, LISTENERS, NUDGE, State, Then, Turn};
 use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, sooner, start_thread};
 use crate::sys::epoll::{Epoll, Events};
+use crate::sys::poll::{self, Interest};
 use crate::sys::process;
 use crate::sys::socket::Acceptor;
 use crate::sys::timer::Timer;
 use crate::sys::wake::{self, Wake};
-
-/// What events of the manager's set are reported with.
-const EXPIRY: u64 = 0;
-const STOP: u64 = 1;
 
 /// Connections taken before other sessions get their turn.
 const ADMISSIONS: usize = 64;
@@ -55,8 +52,6 @@ struct Shared<V: Service> {
     epoll: Epoll,
     /// Wakes the manager.
     timer: Timer,
-    /// What the manager waits for.
-    lookout: Epoll,
     /// Wakes whoever waits for events, when the pool is dissolved.
     dissolve: Wake,
     /// Wakes one that waits for events.
@@ -93,15 +88,11 @@ impl Model for Pool {
         for listener in &listeners {
             epoll.add_edge(listener.as_fd(), LISTENERS)?;
         }
-        let (timer, lookout) = (Timer::new()?, Epoll::new()?);
-        // Never read: each expiry is an edge.
-        lookout.add_edge(timer.as_fd(), EXPIRY)?;
         let shared = Arc::new(Shared {
             epoll,
             dissolve,
             nudge,
-            timer,
-            lookout,
+            timer: Timer::new()?,
             state: Mutex::new(State::new(listeners, process::processors(), service.threads())),
             threads: Mutex::default(),
             habits: (0..V::Session::KINDS).map(|_| Habit::default()).collect(),
@@ -260,10 +251,12 @@ impl<V: Service> Shared<V> {
         let errands = state.enter_step(thread, started);
         drop(state);
         self.run_errands(errands);
-        let mut pace = InLine { shared: self, thread, clock: started, busy: None, switches: None };
+        let mut pace = InLine { shared: self, thread, began: started, busy: None, switches: None };
         let done = self.run(job, scratch, &mut pace);
         let exit = matches!(done, Done::Over { exit: true, .. });
-        let InLine { clock: now, busy, .. } = pace;
+        let busy = pace.busy;
+        // Sending the replies may have taken its time.
+        let now = Instant::now();
         let mut state = self.state.lock();
         state.end(done, now);
         let leads = state.leave_step(thread, busy, now);
@@ -332,38 +325,36 @@ impl<V: Service> Shared<V> {
 
     /// Looks after the leaders until the service is to stop.
     fn manage(self: &Arc<Self>) -> io::Result<()> {
-        self.lookout.add_level(self.service.stop_descriptor(), STOP)?;
         self.look_after();
-        let mut events = Events::new();
         while !self.service.stopping() {
-            self.look_out(&mut events, None)?;
+            let stop = (self.service.stop_descriptor(), Interest::Read);
+            // Unlike an epoll set, poll keeps alive what it waits for: where a filter has closed descriptors that are not
+            // its own, the timer still expires once more, and the manager learns that nothing can be served.
+            let [expired, _] = poll::wait([(self.timer.as_fd(), Interest::Read), stop], None)?;
+            if expired {
+                self.look_after();
+            }
         }
-        self.lookout.remove(self.service.stop_descriptor())
+        Ok(())
     }
 
     /// Looks after the leaders until no callback runs and no message is in progress, but not for ever.
     fn drain(self: &Arc<Self>) -> io::Result<()> {
         let deadline = Instant::now() + self.service.drain();
-        let mut events = Events::new();
         while !self.state.lock().is_quiet() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            self.look_out(&mut events, Some(left))?;
-        }
-        Ok(())
-    }
-
-    /// Waits until it is time to look after the leaders, and does; or until something else ends the wait.
-    fn look_out(self: &Arc<Self>, events: &mut Events, limit: Option<Duration>) -> io::Result<()> {
-        if self.lookout.wait(events, limit)?.any(|event| event.token == EXPIRY) {
-            self.look_after();
+            if let [true] = poll::wait([(self.timer.as_fd(), Interest::Read)], Some(left))? {
+                self.look_after();
+            }
         }
         Ok(())
     }
 
     fn look_after(self: &Arc<Self>) {
+        self.timer.clear();
         let errands = self.state.lock().look_after(Instant::now());
         self.run_errands(errands);
     }
@@ -391,8 +382,11 @@ impl<V: Service> Shared<V> {
         }
         let shared = Arc::clone(self);
         let caretaker = move || {
-            let mut events = Events::new();
-            while shared.state.lock().slots.sessions() > 0 && shared.look_out(&mut events, None).is_ok() {}
+            while shared.state.lock().slots.sessions() > 0
+                && poll::wait([(shared.timer.as_fd(), Interest::Read)], None).is_ok()
+            {
+                shared.look_after();
+            }
             shared.dissolve();
         };
         if let Err(error) = start_thread("milter-manager", caretaker) {
@@ -418,8 +412,8 @@ impl<V: Service> Shared<V> {
 struct InLine<'a, V: Service> {
     shared: &'a Arc<Shared<V>>,
     thread: u64,
-    /// When the latest callback began or ended; before the first the step.
-    clock: Instant,
+    /// When the callback began.
+    began: Instant,
     /// How long the callbacks took so far, if there were any.
     busy: Option<Duration>,
     /// How often the thread had gone to sleep before the callback, where that is of interest.
@@ -434,12 +428,11 @@ impl<V: Service> Pace for InLine<'_, V> {
             self.shared.run_errands(errands);
         }
         self.switches = habit.is_long().then(process::voluntary_switches);
-        self.clock = Instant::now();
+        self.began = Instant::now();
     }
 
     fn end(&mut self, kind: usize) {
-        let began = std::mem::replace(&mut self.clock, Instant::now());
-        let duration = self.clock - began;
+        let duration = self.began.elapsed();
         let slept = self.switches.take().is_some_and(|before| process::voluntary_switches() > before);
         self.shared.habits[kind].note(duration, slept);
         self.busy = Some(self.busy.unwrap_or_default() + duration);

@@ -355,9 +355,14 @@ impl<V: Service> Service for Worker<V> {
             }
             Err(error) => error,
         };
-        match error.kind() {
-            io::ErrorKind::WouldBlock => Admission::Empty,
-            io::ErrorKind::Interrupted => Admission::Again,
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => Admission::Empty,
+            Some(libc::EINTR) => Admission::Again,
+            // The filter has closed the channel.
+            Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL) => {
+                self.broken(&error);
+                Admission::Pause
+            }
             _ => {
                 self.exhausted(&error);
                 Admission::Pause
@@ -423,10 +428,11 @@ impl<V: Service> Service for Worker<V> {
         self.service.trouble(what, error);
     }
 
-    /// The supervisor goes on with the other workers, and with another one in the place of this.
+    /// The supervisor goes on with the other workers, and with another one in the place of this: connections that were
+    /// passed here wait for that one, so this process ends as if a callback had crashed.
     fn broken(&self, error: &io::Error) {
         self.service.trouble("go on in a worker", error);
-        self.end();
+        child::leave(1);
     }
 }
 

@@ -65,9 +65,6 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         .map_err(|ObserverError { what, error }| tell(name, format_args!("{what}: {error}"), os_error(&error)))?;
     let signals =
         plan.options.take_signals.then(Signals::take).transpose().map_err(explain("Couldn't start signal thread"))?;
-    let listeners = settings::take_listeners().ok_or_else(|| Told(process::errno()))?;
-    let (acceptors, leaves): (Vec<_>, Vec<_>) =
-        listeners.into_iter().map(|Listener { acceptor, leave }| (acceptor, leave)).unzip();
     let forks = plan.options.forks();
     if plan.options.patience.limit.is_some() && !forks {
         let text = format_args!("callback-limit cannot be enforced without model=fork or processes=N: it is only told");
@@ -86,15 +83,25 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     let server = Server::new(plan, Arc::clone(&run.stop), notifier, observers, metrics)
         .map_err(explain("smfi_main cannot begin"))?;
     let server = Arc::new(server);
-    let reporter = Reporter::start(&server).map_err(explain("cannot start a thread"))?;
-    let publisher = Publisher::start(&server).map_err(explain("cannot start a thread"))?;
+    let listeners = settings::take_listeners().ok_or_else(|| Told(process::errno()))?;
+    let helpers = Reporter::start(&server).and_then(|reporter| Ok((reporter, Publisher::start(&server)?)));
+    let helpers = match helpers {
+        Ok(helpers) => helpers,
+        Err(error) => {
+            // What keeps them from being removed is nothing to the reason why the run does not begin.
+            listeners.into_iter().for_each(|listener| drop(listener.give_up()));
+            return Err(explain("cannot start a thread")(error));
+        }
+    };
+    let (acceptors, leaves): (Vec<_>, Vec<_>) =
+        listeners.into_iter().map(|Listener { acceptor, leave }| (acceptor, leave)).unzip();
     let outcome = run_model(Arc::clone(&server), acceptors);
     for leave in leaves.into_iter().flatten() {
         if let Err(error) = leave.take() {
             explain("cannot leave the socket as it should be")(error);
         }
     }
-    drop((reporter, publisher));
+    drop(helpers);
     server.end();
     server.leaving();
     drop(signals);
@@ -147,7 +154,7 @@ fn choose(_: &Options, _: &CStr) -> Result<RunModel, Told> {
 /// Has panics go to the system log. Standard error may be closed, or be somebody's connection.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let name = filter_name().unwrap_or_default();
+        let name = settings::filter_name_at_once().unwrap_or_default();
         log::error(&name, format_args!("internal error: {}", panic.to_string().replace('\n', " ")));
     }));
 }

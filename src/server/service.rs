@@ -27,6 +27,7 @@ use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
 use crate::sys::socket::{self, Acceptor, Family};
 use crate::sys::stdio;
+use crate::sys::wake::Wake;
 
 /// The filter of one run and what its sessions share.
 pub(crate) struct Server {
@@ -41,6 +42,8 @@ pub(crate) struct Server {
     visits: Episode,
     limiter: Limiter,
     exhaustion: Episode,
+    /// Given up for a moment where the system log may need a descriptor to tell that there are none.
+    spare: parking_lot::Mutex<Option<Wake>>,
     trouble: Episode,
     observers: Option<Arc<Observers>>,
     private_data_told: Shared<AtomicBool>,
@@ -71,6 +74,7 @@ impl Server {
             visits: Episode::new()?,
             limiter: Limiter::new()?,
             exhaustion: Episode::new()?,
+            spare: parking_lot::Mutex::new(Some(Wake::new()?)),
             trouble: Episode::new()?,
             observers,
             private_data_told: Shared::new(AtomicBool::new(false))?,
@@ -135,6 +139,14 @@ impl Server {
         if self.plan.debug > level {
             stdio::put_line(text());
         }
+    }
+
+    /// Logs an error, also when there are no descriptors left.
+    fn tell_anyway(&self, text: fmt::Arguments<'_>) {
+        let mut spare = self.spare.lock();
+        drop(spare.take());
+        log::error(self.filter().name(), text);
+        *spare = Wake::new().ok();
     }
 
     /// Tells once that sessions end with the filter's own data in place.
@@ -317,8 +329,7 @@ impl Service for Server {
 
     fn exhausted(&self, error: &io::Error) {
         if self.exhaustion.begins() {
-            let text = format_args!("cannot accept connections: {error}; new ones wait until that is over");
-            log::error(self.filter().name(), text);
+            self.tell_anyway(format_args!("cannot accept connections: {error}; new ones wait until that is over"));
         }
     }
 
@@ -328,7 +339,7 @@ impl Service for Server {
 
     fn trouble(&self, what: &str, error: &io::Error) {
         if self.trouble.begins() {
-            log::error(self.filter().name(), format_args!("cannot {what}: {error}"));
+            self.tell_anyway(format_args!("cannot {what}: {error}"));
         }
     }
 

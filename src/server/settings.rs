@@ -189,6 +189,11 @@ pub(super) fn filter_name() -> Option<CString> {
     SETTINGS.lock().filter.as_ref().map(|filter| filter.name().to_owned())
 }
 
+/// The same for whoever may have interrupted work on the settings: no name then.
+pub(super) fn filter_name_at_once() -> Option<CString> {
+    SETTINGS.try_lock()?.filter.as_ref().map(|filter| filter.name().to_owned())
+}
+
 /// The sockets for a run: those opened ahead, or new ones. Without any, `errno` says why.
 pub(super) fn take_listeners() -> Option<Vec<Listener>> {
     let ahead = std::mem::take(&mut SETTINGS.lock().listeners);

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::check;
 use super::descriptor::own;
 
 /// A timer that becomes readable when its time has come.
@@ -24,10 +23,16 @@ impl Timer {
             it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: libc::timespec { tv_sec: delay.as_secs() as _, tv_nsec: delay.subsec_nanos() as _ },
         };
+        // A valid timer takes a valid time; one that the filter has closed takes none.
         // SAFETY: `value` is readable, the old value is not asked for.
-        let result =
-            check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &raw const value, std::ptr::null_mut()) });
-        debug_assert!(result.is_ok(), "a valid timer takes a valid time");
+        unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &raw const value, std::ptr::null_mut()) };
+    }
+
+    /// Forgets an expiry.
+    pub(crate) fn clear(&self) {
+        let mut expiries = 0_u64;
+        // SAFETY: `expiries` has the eight octets that a timer writes; without an expiry nothing is written.
+        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut expiries).cast(), size_of::<u64>()) };
     }
 }
 

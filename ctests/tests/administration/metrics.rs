@@ -218,9 +218,6 @@ fn what_is_not_ours_stays() {
     let [file, link, empty] = ["file", "link", "empty"].map(|name| directory.join(name));
     fs::write(&file, "precious").expect("our own directory");
     fs::write(&empty, "").expect("our own directory");
-    let neighbour = directory.join("neighbour");
-    fs::write(&neighbour, "# Numbers about the filter neighbour.\n").expect("our own directory");
-    assert!(start(&neighbour.display().to_string()).contains("give each filter a file of its own"));
     symlink(&empty, &link).expect("our own directory");
     for path in [&file, &link, &empty] {
         let said = start(&path.display().to_string());
@@ -246,6 +243,22 @@ fn what_is_not_ours_stays() {
     }
     let said = refusal("model=fork, metrics=unix:/nowhere/x", OPENINGS[0], TempDir::new());
     assert!(said.contains("with model=fork or processes=N use metrics=PATH"), "{said}");
+}
+
+/// The file of another filter, or of this one under another name, costs the numbers and no mail.
+#[test]
+fn the_file_of_another_filter_stays() {
+    const NEIGHBOUR: &str = "# Numbers about the filter neighbour.\n";
+    for setting in settings() {
+        let place = TempDir::new();
+        let path = place.write("metrics.prom", NEIGHBOUR);
+        let mut filter = serving(&setting, &format!("metrics={}", path.display()), PLAN, TempDir::new());
+        mail(&filter);
+        stop(&mut filter);
+        let told = filter.lines().iter().filter(|line| line.contains("give each filter a file of its own")).count();
+        assert_eq!(told, 1, "{setting}: {:?}", filter.lines());
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), NEIGHBOUR, "{setting}");
+    }
 }
 
 /// A file that cannot be written any more costs a line in the log.

@@ -8,9 +8,12 @@ use milter_protocol::Callbacks;
 
 use super::{BOUNDS, Calls, Counters, FAILURES, MODIFICATIONS, VERDICTS};
 
+/// How the first line of every such file begins.
+pub(super) const HEADING: &str = "# Numbers about the filter ";
+
 /// The line with which all numbers of a filter begin, and by which its file is known.
 pub(super) fn heading(filter: &CStr) -> String {
-    format!("# Numbers about the filter {}.\n", escaped(&filter.to_string_lossy()))
+    format!("{HEADING}{}.\n", escaped(&filter.to_string_lossy()))
 }
 
 /// All of them, each with the filter's name, so that those of several filters can be put together.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::exposition::heading;
+use super::exposition::{HEADING, heading};
 use crate::server::listener::OpenError;
 use crate::server::log::{self, Episode};
 use crate::server::service::Server;
@@ -83,8 +83,10 @@ impl Outlet {
             Target::File(path) => {
                 // Whether it can be done is found out before mail comes.
                 match replace(path, &heading(filter)) {
-                    // There may be room again later, and mail does not wait for that.
+                    // There may be room again later, and mail does not wait for that. Nor does it for another filter's
+                    // file to go, which may be that of this one under the name that it had before.
                     Err(error) if file::is_full(&error) => {}
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_of_some_filter(path) => {}
                     replaced => replaced?,
                 }
                 Place::File { path: path.clone(), shown: Mutex::new(None) }
@@ -189,6 +191,11 @@ fn replace(path: &CStr, text: &str) -> io::Result<()> {
     staging.write(text.as_bytes())?;
     let placed = staging.set_mode(0o644).and_then(|()| staging.replace(path));
     placed.inspect_err(|_| drop(staging.remove()))
+}
+
+fn is_of_some_filter(path: &CStr) -> bool {
+    let begins = |start: &[u8]| start == HEADING.as_bytes();
+    file::is_free_or(file::as_path(path), HEADING.len() as u64, begins).unwrap_or(false)
 }
 
 /// Answers one who has connected: over HTTP if that is how he asks, otherwise with the bare text.
