@@ -428,7 +428,9 @@ impl Options {
     /// The settings of a run: the program's, and above them the administrator's. Set-uid programs get only their own.
     pub(super) fn with_environment(self) -> Result<Self, OptionError> {
         let options = match process::environment(Self::VARIABLE) {
-            Some(text) => self.with(&text.to_string_lossy()),
+            Some(text) => {
+                text.to_str().map_err(|error| OptionError(error.to_string())).and_then(|text| self.with(text))
+            }
             None => Ok(self),
         };
         let options = options.map_err(|error| OptionError(format!("{}: {error}", Self::VARIABLE.to_string_lossy())))?;

@@ -129,7 +129,9 @@ impl Staging {
         let directory = CString::from_vec_with_nul(directory).expect("mkdtemp replaces letters by letters");
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         // SAFETY: the path is NUL-terminated; the call makes a descriptor.
-        let handle = unsafe { own(libc::open(directory.as_ptr(), flags)) }?;
+        let handle = unsafe { own(libc::open(directory.as_ptr(), flags)) };
+        // SAFETY: the path is NUL-terminated.
+        let handle = handle.inspect_err(|_| drop(check(unsafe { libc::rmdir(directory.as_ptr()) })))?;
         let path = as_path(&directory).join(name);
         let staging = Staging {
             name: CString::new(name.as_bytes())?,
