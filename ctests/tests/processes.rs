@@ -489,6 +489,24 @@ fn children_have_no_descriptors_of_others() {
     assert_eq!(descriptors(&mut filter), vec![["pipe", "pipe", "socket", "socket", "socket"]; 2]);
 }
 
+/// Nobody could know when a child ends.
+#[test]
+fn a_system_that_does_not_tell_of_children_is_refused() {
+    for (setting, option) in [(fork(), "model=fork"), (Setting::processes(3), "processes=3")] {
+        for (call, needed) in [("pidfd_open", "pidfd_open"), ("waitid", "waitid with P_PIDFD")] {
+            let plan = format!("start setconn $socket\nstart register\nstart forbid {call}\nstart main\n");
+            let filter = Filter::launch(&setting, &plan, TempDir::new());
+            if filter.wait_for("forbid") != "forbid 0" {
+                return skip("a_system_that_does_not_tell_of_children_is_refused", "seccomp filters");
+            }
+            assert_eq!(filter.wait_for("main"), "main -1 errno set");
+            let told = errors(&filter);
+            let text = format!("option {option} needs {needed}: ");
+            assert!(told.iter().any(|line| line.contains(&text) && line.contains("use model=pool")), "{told:?}");
+        }
+    }
+}
+
 /// Only one thread would go on in a child.
 #[test]
 fn a_program_with_threads_is_refused() {

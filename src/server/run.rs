@@ -22,6 +22,8 @@ use super::stop::Run;
 #[cfg(target_os = "linux")]
 use crate::model::{Fork, Pool, Processes, alone};
 use crate::model::{Model, Service, Threads};
+#[cfg(target_os = "linux")]
+use crate::sys::child;
 use crate::sys::socket::Acceptor;
 use crate::sys::{process, signal};
 
@@ -115,6 +117,16 @@ type RunModel = Box<dyn FnOnce(Arc<Server>, Vec<Acceptor>) -> io::Result<()>>;
 #[cfg(target_os = "linux")]
 fn choose(options: &Options, name: &CStr) -> Result<RunModel, Told> {
     let alone = |option: fmt::Arguments<'_>| {
+        child::check_system().map_err(|(call, error)| {
+            tell(
+                name,
+                format_args!(
+                    "smfi_main: option {option} needs {call}: {error}; use Linux 5.4 or newer and permit the call (seccomp), \
+                     or use model=pool or threads without processes"
+                ),
+                os_error(&error),
+            )
+        })?;
         alone().map_err(|threads| {
             tell(
                 name,

@@ -68,8 +68,8 @@ pub(crate) fn fork(_: &Alone, adopt: impl FnOnce(&Child) -> io::Result<()>) -> i
     }
     // Makes room for the child's descriptor.
     drop(hear);
-    // SAFETY: the child waits, so its number is its own; the call makes a descriptor.
-    let adopted = unsafe { own(libc::syscall(libc::SYS_pidfd_open, id, 0) as libc::c_int) }.and_then(|process| {
+    // The child waits, so its number is its own.
+    let adopted = open(id).and_then(|process| {
         let child = Child { id, process };
         adopt(&child).map(|()| child)
     });
@@ -81,6 +81,34 @@ pub(crate) fn fork(_: &Alone, adopt: impl FnOnce(&Child) -> io::Result<()>) -> i
         await_end(id);
     }
     adopted.map(Some)
+}
+
+/// Says what the system lacks to tell of the end of a child: before Linux 5.4, or where somebody forbids it.
+pub(crate) fn check_system() -> Result<(), (&'static str, io::Error)> {
+    let this = open(process::id()).map_err(|error| ("pidfd_open", error))?;
+    match wait(this.as_fd()) {
+        // This process is no child of its own, which only a system that understands the question knows.
+        Err(error) if error.raw_os_error() != Some(libc::ECHILD) => Err(("waitid with P_PIDFD", error)),
+        _ => Ok(()),
+    }
+}
+
+/// A descriptor of the process that has this number now.
+fn open(id: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is involved; the call makes a descriptor.
+    unsafe { own(libc::syscall(libc::SYS_pidfd_open, id, 0) as libc::c_int) }
+}
+
+/// How a child has ended, which is gone for good then; all zeroes where it has not.
+fn wait(process: BorrowedFd<'_>) -> io::Result<libc::siginfo_t> {
+    let mut end = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let (process, options) = (process.as_raw_fd() as libc::id_t, libc::WEXITED | libc::WNOHANG);
+    // SAFETY: `end` is writable, and all zeroes are a value of it, which stays where no child has ended; else the call has
+    // filled it in.
+    unsafe {
+        check(libc::waitid(libc::P_PIDFD, process, end.as_mut_ptr(), options))?;
+        Ok(end.assume_init())
+    }
 }
 
 /// Waits for the end of a child that leaves.
@@ -127,19 +155,11 @@ impl Child {
 
     /// How it has ended, if it has; it is gone for good then.
     pub(crate) fn reap(&self) -> Option<Exit> {
-        let mut end = MaybeUninit::<libc::siginfo_t>::zeroed();
-        let (process, options) = (self.process.as_raw_fd() as libc::id_t, libc::WEXITED | libc::WNOHANG);
-        // SAFETY: `end` is writable.
-        if check(unsafe { libc::waitid(libc::P_PIDFD, process, end.as_mut_ptr(), options) }).is_err() {
-            // The program waits for every child there is, or ignores SIGCHLD.
-            return Some(Exit::Unknown);
-        }
-        // SAFETY: all zeroes are a value of it, which stays where no child has ended; else the call has filled it in.
-        let (code, id, status) = unsafe {
-            let end = end.assume_init();
-            (end.si_code, end.si_pid(), end.si_status())
-        };
-        match code {
+        // The program may wait for every child there is, or ignore SIGCHLD.
+        let Ok(end) = wait(self.process.as_fd()) else { return Some(Exit::Unknown) };
+        // SAFETY: `waitid` has filled these in, or left them zero.
+        let (id, status) = unsafe { (end.si_pid(), end.si_status()) };
+        match end.si_code {
             _ if id == 0 => None,
             libc::CLD_EXITED => Some(Exit::Status(status)),
             _ => Some(Exit::Signal(status)),

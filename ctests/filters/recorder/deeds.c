@@ -4,12 +4,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -477,6 +481,27 @@ static void step_setuid(struct scene *scene, const struct word *words, int count
 		fail("setuid: %s", strerror(errno));
 }
 
+/* forbid CALL: from now on as if the system did not have it. */
+static void step_forbid(struct scene *scene, const struct word *words, int count)
+{
+	int is_waitid = strcmp(text(words, count, 1), "waitid") == 0;
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, is_waitid ? SYS_waitid : SYS_pidfd_open, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+	};
+	struct sock_fprog program = { sizeof filter / sizeof filter[0], filter };
+	struct line line = EMPTY_LINE;
+	int outcome = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+
+	(void) scene;
+	if (outcome == 0)
+		outcome = prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+	line_add(&line, "forbid %d", outcome);
+	line_end(&line);
+}
+
 static void step_unlink(struct scene *scene, const struct word *words, int count)
 {
 	(void) scene;
@@ -556,6 +581,7 @@ const struct named_action deeds[] = {
 	{ "affinity", step_affinity }, { "identity", step_identity }, { "keep", step_keep }, { "kept", step_kept },
 	{ "use-version", step_use_version }, { "umask", step_umask }, { "chdir", step_chdir },
 	{ "chroot", step_chroot }, { "setuid", step_setuid }, { "unlink", step_unlink },
+	{ "forbid", step_forbid },
 	{ "close-all", step_close_all }, { "descriptor", step_descriptor },
 	{ NULL, NULL }
 };
