@@ -5,9 +5,9 @@ use std::{
     collections::HashMap,
     fs,
     io::Write,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
     process::Command,
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
@@ -363,27 +363,88 @@ fn connections_wait_for_a_process_when_there_is_no_descriptor_for_it() {
     }
 }
 
+/// What limits on a user's processes, which count threads, are felt by, and what is told then.
+fn crowds() -> [(Setting, &'static str); 2] {
+    [
+        (fork(), "cannot accept connections: "),
+        (Setting::model("threads"), "cannot start a thread for a session, which waits: "),
+    ]
+}
+
+/// A user that nobody else is, as far as can be: what the last filter has forked may be about to end.
+fn some_user() -> u32 {
+    static USERS: AtomicU32 = AtomicU32::new(0);
+    20_000 + (8 * std::process::id() + USERS.fetch_add(1, SeqCst)) % 40_000
+}
+
+/// A filter that runs for a user who may have so many threads. It has two without connections.
+fn crowded(setting: &Setting, user: u32, threads: u32) -> Filter {
+    let plan = format!(
+        "start setconn $socket\nstart register\nstart opensocket\nstart setuid {user}\nstart main\non helo process\n"
+    );
+    let wrapper = vec!["prlimit".to_owned(), format!("--nproc={threads}:")];
+    let surroundings = Surroundings { wrapper, options: "drain=60".to_owned(), ..Surroundings::default() };
+    let filter = Filter::launch_with(setting, &surroundings, &plan, TempDir::new());
+    filter.wait_for("opensocket 0");
+    filter
+}
+
+/// Lets it have some more.
+fn allow_threads(filter: &mut Filter, user: u32) {
+    let limit = ["--pid", &filter.process().pid().to_string(), "--nproc=20:"];
+    // Only root with all capabilities may do this to other users.
+    let raised = Command::new("prlimit").args(limit).uid(user).gid(user).status();
+    assert!(raised.is_ok_and(|status| status.success()));
+}
+
 #[test]
 fn connections_wait_for_a_process_when_the_user_has_too_many() {
     if !is_root() {
         return skip("connections_wait_for_a_process_when_the_user_has_too_many", "root");
     }
-    // Nobody else, as far as can be.
-    let user = 20_000 + std::process::id() % 40_000;
-    let plan = format!(
-        "start setconn $socket\nstart register\nstart opensocket\nstart setuid {user}\nstart main\non helo process\n"
-    );
-    // It has two threads.
-    let wrapper = ["prlimit", "--nproc=3"].map(str::to_owned).to_vec();
-    let surroundings = Surroundings { wrapper, ..Surroundings::default() };
-    let mut filter = Filter::launch_with(&fork(), &surroundings, &plan, TempDir::new());
-    filter.wait_for("opensocket 0");
-    let mut served = negotiated(&filter);
-    for mut next in assert_waiting(&mut filter, "cannot accept connections: ") {
-        assert_eq!(served.ask("QUIT"), "EOF");
-        assert_served(&mut next);
-        served = next;
+    for (setting, told) in crowds() {
+        // One more than there are without connections.
+        let mut filter = crowded(&setting, some_user(), 3);
+        let mut served = negotiated(&filter);
+        for mut next in assert_waiting(&mut filter, told) {
+            assert_eq!(served.ask("QUIT"), "EOF");
+            assert_served(&mut next);
+            served = next;
+        }
     }
+}
+
+#[test]
+fn connections_wait_where_there_cannot_be_a_process_for_any() {
+    if !is_root() {
+        return skip("connections_wait_where_there_cannot_be_a_process_for_any", "root");
+    }
+    for (setting, told) in crowds() {
+        let user = some_user();
+        let mut filter = crowded(&setting, user, 2);
+        let mut waiting = assert_waiting(&mut filter, told);
+        allow_threads(&mut filter, user);
+        waiting.iter_mut().for_each(assert_served);
+    }
+}
+
+/// It has been taken, so it is served what it has said.
+#[test]
+fn a_stop_does_not_forget_a_connection_that_waits_for_a_thread() {
+    if !is_root() {
+        return skip("a_stop_does_not_forget_a_connection_that_waits_for_a_thread", "root");
+    }
+    let [_, (threads, told)] = crowds();
+    let user = some_user();
+    let mut filter = crowded(&threads, user, 2);
+    let mut mta = filter.connect();
+    mta.command(OFFER);
+    eventually("it is told", || errors(&filter).iter().any(|line| line.contains(told)));
+    filter.process().signal(Signal::TERM);
+    eventually("nobody else gets a session", || MtaConnection::unix(filter.socket()).is_err());
+    allow_threads(&mut filter, user);
+    assert!(mta.reply().starts_with("OPTNEG"));
+    assert_eq!(filter.wait_for("main"), "main 0 errno 0");
 }
 
 /// A stop in one process stops all; INT ends sessions after their next command in all.

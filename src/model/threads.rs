@@ -1,5 +1,6 @@
 //! A thread for each connection, for its whole life. Threads are used again.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -25,14 +26,14 @@ struct Shared<V: Service> {
     handed: Condvar,
     /// A step or message has ended while stopping.
     finished: Condvar,
-    /// A session has ended while no connections could be taken.
+    /// A session has ended, or one that waited has its thread, while no connections could be taken.
     freed: Wake,
 }
 
 struct State<S> {
-    /// Sessions for which a waiting thread has been woken.
-    waiting: Vec<S>,
-    /// Threads without a session.
+    /// Sessions without a thread; more than `idle` only while no thread can be started.
+    waiting: VecDeque<S>,
+    /// Threads without a session, also those that are about to take one.
     idle: usize,
     /// Sessions in a step or in a message.
     unfinished: usize,
@@ -44,12 +45,18 @@ struct State<S> {
     stopping: bool,
 }
 
+impl<S> State<S> {
+    fn is_quiet(&self) -> bool {
+        self.unfinished == 0 && self.unsettled == 0
+    }
+}
+
 impl Model for Threads {
     fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let shared = Arc::new(Shared {
             service,
             state: Mutex::new(State {
-                waiting: Vec::new(),
+                waiting: VecDeque::new(),
                 idle: 0,
                 unfinished: 0,
                 unsettled: 0,
@@ -87,11 +94,18 @@ impl<V: Service> Shared<V> {
 
     /// Takes all connections that wait; true if a pause is due before the next.
     fn take(self: &Arc<Self>, listeners: &[Acceptor]) -> bool {
+        if !self.staff() {
+            return true;
+        }
         let mut pause = false;
         for listener in listeners {
             while !self.service.stopping() {
                 match self.service.admit(listener) {
-                    Admission::Taken(session) => self.hand(session),
+                    Admission::Taken(session) => {
+                        if !self.hand(session) {
+                            return true;
+                        }
+                    }
                     Admission::Again => {}
                     Admission::Empty => break,
                     Admission::Pause => {
@@ -104,53 +118,60 @@ impl<V: Service> Shared<V> {
         pause
     }
 
-    /// Gives a session to a thread that has none, or to a new one.
-    fn hand(self: &Arc<Self>, session: V::Session) {
+    /// Gives a session to a thread that has none, or to a new one; false if it has to wait for one.
+    fn hand(self: &Arc<Self>, session: V::Session) -> bool {
         let mut state = self.state.lock();
         state.unsettled += 1;
-        if state.idle > 0 {
-            state.idle -= 1;
-            state.waiting.push(session);
-            drop(state);
-            self.handed.notify_one();
-            return;
-        }
+        state.waiting.push_back(session);
         drop(state);
-        let shared = Arc::clone(self);
-        if let Err(error) = start_thread("milter-session", move || shared.work(session)) {
-            self.state.lock().unsettled -= 1;
-            self.service.trouble("start a thread", &error);
+        self.handed.notify_one();
+        self.staff()
+    }
+
+    /// Starts threads until there is one for each session that waits; false if that is not possible. A session that is left
+    /// is for the next thread that is free.
+    fn staff(self: &Arc<Self>) -> bool {
+        loop {
+            let mut state = self.state.lock();
+            if state.waiting.len() <= state.idle {
+                return true;
+            }
+            state.idle += 1;
+            drop(state);
+            let shared = Arc::clone(self);
+            if let Err(error) = start_thread("milter-session", move || shared.work()) {
+                self.state.lock().idle -= 1;
+                self.service.trouble("start a thread for a session, which waits", &error);
+                return false;
+            }
         }
     }
 
-    fn work(&self, first: V::Session) {
+    /// The life of a thread: it begins without a session.
+    fn work(&self) {
         let mut scratch = Default::default();
-        let mut session = Some(first);
-        while let Some(current) = session {
-            if self.serve(current, &mut scratch) == Next::Exit {
+        while let Some(session) = self.next() {
+            if self.serve(session, &mut scratch) == Next::Exit {
                 return;
             }
-            session = self.next();
+            self.state.lock().idle += 1;
         }
     }
 
-    /// Waits for another session, but not forever.
+    /// Waits for a session, but not forever.
     fn next(&self) -> Option<V::Session> {
-        let mut state = self.state.lock();
-        state.idle += 1;
         let retirement = Instant::now() + RETIREMENT;
-        loop {
-            if let Some(session) = state.waiting.pop() {
-                return Some(session);
-            }
-            if state.stopping || self.handed.wait_until(&mut state, retirement).timed_out() {
-                // Whoever handed a session over has counted its thread as no longer idle.
-                return state.waiting.pop().or_else(|| {
-                    state.idle -= 1;
-                    None
-                });
-            }
+        let mut state = self.state.lock();
+        let mut in_time = true;
+        while state.waiting.is_empty() && in_time && !state.stopping {
+            in_time = !self.handed.wait_until(&mut state, retirement).timed_out();
         }
+        state.idle -= 1;
+        let session = state.waiting.pop_front();
+        if state.paused && session.is_some() {
+            wake::call(self.freed.number());
+        }
+        session
     }
 
     /// Serves a session until it is over, and says how it ended.
@@ -209,12 +230,17 @@ impl<V: Service> Shared<V> {
         }
     }
 
-    fn drain(&self) {
+    fn drain(self: &Arc<Self>) {
         let deadline = Instant::now() + self.service.drain();
-        let mut state = self.state.lock();
-        state.stopping = true;
+        self.state.lock().stopping = true;
         self.handed.notify_all();
-        let quiet = |state: &State<_>| state.unfinished == 0 && state.unsettled == 0;
-        while !quiet(&state) && !self.finished.wait_until(&mut state, deadline).timed_out() {}
+        loop {
+            let limit = if self.staff() { deadline } else { deadline.min(Instant::now() + PAUSE) };
+            let mut state = self.state.lock();
+            while !state.is_quiet() && !self.finished.wait_until(&mut state, limit).timed_out() {}
+            if state.is_quiet() || Instant::now() >= deadline {
+                return;
+            }
+        }
     }
 }
