@@ -320,12 +320,16 @@ fn assert_waiting(filter: &mut Filter, told: &str) -> Vec<MtaConnection> {
     waiting.iter_mut().for_each(|mta| mta.command(OFFER));
     let count = |filter: &Filter| errors(filter).iter().filter(|line| line.contains(told)).count();
     eventually("it is told", || count(filter) == 1);
+    assert_idle(filter);
+    assert_eq!(count(filter), 1, "{:?}", errors(filter));
+    waiting
+}
+
+fn assert_idle(filter: &mut Filter) {
     let before = filter.process().cpu_ticks();
     thread::sleep(Duration::from_millis(400));
     let used = filter.process().cpu_ticks() - before;
     assert!(used < 20, "it spins: {used} ticks of 40");
-    assert_eq!(count(filter), 1, "{:?}", errors(filter));
-    waiting
 }
 
 fn assert_served(mta: &mut MtaConnection) {
@@ -538,16 +542,16 @@ fn descriptors(filter: &mut Filter) -> Vec<Vec<String>> {
 
 #[test]
 fn children_have_no_descriptors_of_others() {
-    // The connection; the lifeline and the pipe that says who is busy.
+    // The connection and the lifeline.
     let mut filter = Filter::start(&fork(), "on helo process\n");
     let _open = sessions(&filter, 4);
-    assert_eq!(descriptors(&mut filter), vec![["pipe", "pipe", "socket"]; 4]);
+    assert_eq!(descriptors(&mut filter), vec![["pipe", "socket"]; 4]);
 
-    // Two connections each, and the channel.
+    // Two connections each, the channel and the lifeline.
     let setting = Setting { processes: Some(2), ..Setting::model("threads") };
     let mut filter = Filter::start(&setting, "on helo process\n");
     let _open = sessions(&filter, 4);
-    assert_eq!(descriptors(&mut filter), vec![["pipe", "pipe", "socket", "socket", "socket"]; 2]);
+    assert_eq!(descriptors(&mut filter), vec![["pipe", "socket", "socket", "socket"]; 2]);
 }
 
 /// Nobody could know when a child ends.
@@ -620,6 +624,22 @@ fn a_second_run_takes_over_the_children_of_the_first() {
         filter.process().signal(Signal::TERM);
         assert!(filter.process().wait(PATIENCE).is_some_and(|status| status.success()), "{setting}");
         eventually("and the processes of the second", || !exists(last));
+    }
+}
+
+/// It has a copy of every descriptor by which the filter knows its children.
+#[test]
+fn a_process_of_the_program_does_not_keep_the_ends_of_children_new() {
+    for setting in both() {
+        let plan = "on helo process\nstart unlink socket\nstart helper\nstart note second\nstart main\n";
+        let mut filter = serving(&setting, plan);
+        let (first, mta) = sessions(&filter, 1).remove(0);
+        filter.process().signal(Signal::TERM);
+        filter.wait_for("note second");
+        eventually("it serves again", || MtaConnection::unix(filter.socket()).is_ok());
+        drop(mta);
+        eventually("its process is buried", || filter.process().children().iter().all(|(child, _)| *child != first));
+        assert_idle(&mut filter);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ctests::{Filter, MtaConnection, Setting, Signal, TempDir, free_port};
+use ctests::{Filter, MtaConnection, Setting, Signal, Surroundings, TempDir, eventually, free_port};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 /// What takes no time, and is over well before the five seconds for which our smfi_main waits for messages in progress.
@@ -12,10 +12,19 @@ const LIMIT: Duration = ctests::PATIENCE;
 
 /// A filter with its socket open, and with these lines in its plan.
 fn serving(setting: &Setting, plan: &str) -> Filter {
+    serving_with(setting, &Surroundings::default(), plan)
+}
+
+fn serving_with(setting: &Setting, surroundings: &Surroundings, plan: &str) -> Filter {
     let plan = format!("start setconn $socket\nstart register\nstart opensocket\nstart main\n{plan}");
-    let filter = Filter::launch(setting, &plan, TempDir::new());
+    let filter = Filter::launch_with(setting, surroundings, &plan, TempDir::new());
     filter.wait_for("opensocket 0");
     filter
+}
+
+/// The same with a stop that waits for longer than these tests do.
+fn serving_patiently(setting: &Setting, plan: &str) -> Filter {
+    serving_with(setting, &Surroundings { options: "drain=300".into(), ..Surroundings::default() }, plan)
 }
 
 /// Opens a session and goes through these commands, each answered with continue.
@@ -183,6 +192,44 @@ fn an_endless_message_delays_the_end_by_the_drain_time() {
         filter.process().signal(Signal::TERM);
         until_end(&mut filter, LIMIT);
         assert!(start.elapsed() > MOMENT, "{setting}: only {:?}", start.elapsed());
+    }
+}
+
+/// As long as smfi_main waits for one session it waits for the others, too, in whichever process they are.
+#[test]
+fn what_begins_while_a_stop_waits_is_waited_for() {
+    let workers_with_threads = Setting { processes: Some(2), ..Setting::model("threads") };
+    for setting in ours().into_iter().chain([workers_with_threads]) {
+        let mut filter = serving_patiently(&setting, "on unknown sleep 1000\n");
+        let mut first = session(&filter, &["MAIL <a>"]);
+        // Of two workers one has the first and the third.
+        let [mut second, _third, mut fourth] = [(); 3].map(|()| session(&filter, &["HELO h"]));
+        filter.process().signal(Signal::TERM);
+        eventually("the listener closes", || MtaConnection::unix(filter.socket()).is_err());
+        // Sessions between messages are to have noticed, or this test asks for less than it might.
+        std::thread::sleep(Duration::from_millis(200));
+
+        assert_eq!(second.ask("MAIL <a>"), "CONTINUE", "{setting}");
+        assert_eq!(first.ask("RCPT <b>"), "CONTINUE", "{setting}");
+        assert_eq!(first.ask("BODYEOB"), "CONTINUE", "{setting}");
+        assert!(filter.process().wait(Duration::from_millis(200)).is_none(), "{setting}: a message is in progress");
+        assert_eq!(second.ask("RCPT <b>"), "CONTINUE", "{setting}");
+        fourth.command("UNKNOWN x");
+        filter.wait_for("unknown");
+        assert_eq!(second.ask("BODYEOB"), "CONTINUE", "{setting}");
+        assert_eq!(fourth.reply(), "CONTINUE", "{setting}");
+        until_end(&mut filter, LIMIT);
+    }
+}
+
+/// It has a copy of every descriptor of the process that the callback runs in.
+#[test]
+fn a_process_that_a_callback_has_forked_does_not_delay_the_end() {
+    for setting in ours() {
+        let mut filter = serving_patiently(&setting, "on helo helper\n");
+        let _open = session(&filter, &["HELO h"]);
+        filter.process().signal(Signal::TERM);
+        until_end(&mut filter, LIMIT);
     }
 }
 

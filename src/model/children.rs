@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub(crate) struct Children {
     /// Says which have ended.
     ended: Epoll,
     events: Events,
+    /// Called by those that have nothing unfinished any more.
+    quiet: Wake,
     lifeline: OwnedFd,
     /// Its other end, which is in this process only.
     _life: OwnedFd,
@@ -42,42 +44,69 @@ pub(crate) struct Children {
 struct Member {
     child: Child,
     kind: Kind,
+    standing: Shared<Standing>,
     /// It is left from an earlier run.
     is_left: bool,
 }
 
 impl Member {
-    /// Whether its session is over, so that it ends in no time.
-    fn is_leaving(&self) -> bool {
-        matches!(&self.kind, Kind::Session { over, .. } if over.load(SeqCst))
+    /// Whether a stop waits for it: for what is unfinished in this run, and for whoever ends in no time.
+    fn delays_stop(&self) -> bool {
+        let Standing { unfinished, over } = &*self.standing;
+        over.load(SeqCst) || !self.is_left && unfinished.load(SeqCst) > 0
     }
 }
 
-/// The two processes after a fork.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Parent,
-    Child,
+/// What a child tells its parent, who sees it in memory that both have. No descriptor says it: a process that a callback
+/// forks has copies of them all.
+pub(super) struct Standing {
+    /// Sessions in a step or in a message, and one more from the start until the child has nothing to do after the stop.
+    /// A child with nothing unfinished may be killed: the program may exit then.
+    unfinished: AtomicU64,
+    /// Its only session is over. How a process ends says less: a callback may exit with status 0, and a program that
+    /// ignores SIGCHLD keeps its parent from learning more than the end.
+    over: AtomicBool,
+}
+
+/// What a child has of its parent's.
+pub(super) struct Parent {
+    /// Ends with the parent.
+    pub(super) lifeline: OwnedFd,
+    quiet: Wake,
+    standing: Shared<Standing>,
+}
+
+impl Parent {
+    /// Something has begun that a stop waits for.
+    pub(super) fn begin(&self) {
+        self.standing.unfinished.fetch_add(1, SeqCst);
+    }
+
+    /// It has ended.
+    pub(super) fn end<V: Service>(&self, service: &V) {
+        // Until the stop something is unfinished in any case.
+        if service.stopping() {
+            service.leaving();
+            child::flush_stdio();
+        }
+        if self.standing.unfinished.fetch_sub(1, SeqCst) == 1 {
+            wake::call(self.quiet.number());
+        }
+    }
+
+    /// The only session is over, and this process is about to end. What is unfinished stays so until it has.
+    pub(super) fn end_session(&self) {
+        self.standing.over.store(true, SeqCst);
+    }
 }
 
 /// What a child is there for.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// One session; the child notes when it is over. How a process ends says less: a callback may exit with status 0, and
-    /// a program that ignores SIGCHLD keeps its parent from learning more than the end.
-    Session { ticket: Ticket, over: Arc<Shared<AtomicBool>> },
+    /// One session.
+    Session(Ticket),
     /// The worker of this number, from 1.
     Worker(usize),
-}
-
-/// What a child holds until it is quiet after the stop: the end of a pipe that its parent reads. The program may exit
-/// then, and its children are killed.
-pub(super) struct Busy(#[allow(dead_code, reason = "it is only held")] pub(super) OwnedFd);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        child::flush_stdio();
-    }
 }
 
 /// A child that has ended.
@@ -85,6 +114,8 @@ pub(super) struct Departed {
     id: i32,
     kind: Kind,
     is_left: bool,
+    /// Its only session was over.
+    is_over: bool,
     exit: Exit,
 }
 
@@ -103,7 +134,7 @@ impl fmt::Display for Departed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Departed { id, kind, exit, .. } = self;
         match kind {
-            Kind::Session { ticket, .. } => write!(f, "[{}] process {id} {exit}, the session is lost", ticket.number),
+            Kind::Session(ticket) => write!(f, "[{}] process {id} {exit}, the session is lost", ticket.number),
             Kind::Worker(number) => write!(f, "worker {number} (process {id}) {exit}"),
         }
     }
@@ -120,13 +151,13 @@ impl Departed {
 
     /// Counts its session as over, and tells the operator, unless it went as it should.
     pub(super) fn bury<V: Service>(&self, service: &V) {
-        if let Kind::Session { ticket: Ticket { refused: false, .. }, .. } = self.kind
+        if let Kind::Session(Ticket { refused: false, .. }) = self.kind
             && !self.is_left
         {
             service.depart(1);
         }
-        let is_orderly = match &self.kind {
-            Kind::Session { over, .. } => over.load(SeqCst),
+        let is_orderly = match self.kind {
+            Kind::Session(_) => self.is_over,
             Kind::Worker(_) => matches!(self.exit, Exit::Status(0) | Exit::Unknown),
         };
         if !is_orderly {
@@ -153,21 +184,22 @@ impl Children {
             return Ok(left);
         }
         let [lifeline, life] = descriptor::pipe()?;
-        let (ended, events) = (Epoll::new()?, Events::new());
-        Ok(Children { alone, living: HashMap::new(), ended, events, lifeline, _life: life })
+        let (ended, events, quiet) = (Epoll::new()?, Events::new(), Wake::new()?);
+        Ok(Children { alone, living: HashMap::new(), ended, events, quiet, lifeline, _life: life })
     }
 
-    /// Forks; says in which of the two processes it returns.
-    pub(super) fn fork(&mut self, kind: Kind) -> io::Result<Side> {
+    /// Forks; gives, in the child, what it has for [`Self::into_parent`].
+    pub(super) fn fork(&mut self, kind: Kind) -> io::Result<Option<Shared<Standing>>> {
+        let standing = Shared::new(Standing { unfinished: AtomicU64::new(1), over: AtomicBool::new(false) })?;
         let adopt = |child: &Child| self.ended.add_level(child.as_fd(), child.token());
-        let Some(child) = child::fork(&self.alone, adopt)? else { return Ok(Side::Child) };
-        self.living.insert(child.token(), Member { child, kind, is_left: false });
-        Ok(Side::Parent)
+        let Some(child) = child::fork(&self.alone, adopt)? else { return Ok(Some(standing)) };
+        self.living.insert(child.token(), Member { child, kind, standing, is_left: false });
+        Ok(None)
     }
 
-    /// Becomes a child's view of its parent: the lifeline. Nothing else of the parent's stays open.
-    pub(super) fn into_lifeline(self) -> OwnedFd {
-        self.lifeline
+    /// Becomes a child's view of its parent. Nothing else of the parent's stays open.
+    pub(super) fn into_parent(self, standing: Shared<Standing>) -> Parent {
+        Parent { lifeline: self.lifeline, quiet: self.quiet, standing }
     }
 
     /// Waits for what there is to do for the process that takes connections: for the stop, for children that have ended,
@@ -198,37 +230,33 @@ impl Children {
     fn reap(&mut self) -> io::Result<Vec<Departed>> {
         let mut departed = Vec::new();
         for event in self.ended.wait(&mut self.events, Some(Duration::ZERO))? {
-            if let Some(Member { child, kind, is_left }) = self.living.get(&event.token)
+            if let Some(Member { child, kind, standing, is_left }) = self.living.get(&event.token)
                 && let Some(exit) = child.reap()
             {
-                departed.push(Departed { id: child.id(), kind: kind.clone(), is_left: *is_left, exit });
-                // Closing its descriptor takes it out of the set.
+                let (id, is_over) = (child.id(), standing.over.load(SeqCst));
+                departed.push(Departed { id, kind: *kind, is_left: *is_left, is_over, exit });
+                // A process of the program's may have a copy of its descriptor, so closing it is not enough.
+                let _ = self.ended.remove(child.as_fd());
                 self.living.remove(&event.token);
             }
         }
         Ok(departed)
     }
 
-    /// Waits until nobody holds the other end of `busy` any more and whose session is over has ended, but not for ever.
-    pub(super) fn drain<V: Service>(&mut self, service: &V, busy: &OwnedFd) -> io::Result<()> {
+    /// Waits until nothing is unfinished in any child, and whose session is over has ended, but not for ever.
+    pub(super) fn drain<V: Service>(&mut self, service: &V) -> io::Result<()> {
         let deadline = Instant::now() + service.drain();
         service.turn();
-        let mut all_quiet = false;
-        while !all_quiet || self.living.values().any(Member::is_leaving) {
+        loop {
+            // Before the look: a call after it is one to look again.
+            self.quiet.clear();
             let left = deadline.saturating_duration_since(Instant::now());
-            let (quiet, ended) = if all_quiet {
-                let [ended] = poll::wait([self.ended()], Some(left))?;
-                (false, ended)
-            } else {
-                poll::wait([(busy.as_fd(), Interest::Read), self.ended()], Some(left))?.into()
-            };
-            self.reap()?.iter().for_each(|departed| departed.bury(service));
-            if !quiet && !ended {
-                break;
+            if left.is_zero() || !self.living.values().any(Member::delays_stop) {
+                return Ok(());
             }
-            all_quiet |= quiet;
+            poll::wait([(self.quiet.as_fd(), Interest::Read), self.ended()], Some(left))?;
+            self.reap()?.iter().for_each(|departed| departed.bury(service));
         }
-        Ok(())
     }
 
     /// Leaves those who still serve somebody to a thread: they live as long as this process, and none becomes a zombie.

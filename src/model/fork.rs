@@ -4,16 +4,14 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use super::children::{Busy, Children, Kind, Side, Then};
+use super::children::{Children, Kind, Parent, Standing, Then};
 use super::{Admission, Connection, Model, Service, Session, patience, serve_the_rest};
 use crate::sys::child::{self, Alone};
-use crate::sys::descriptor;
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
 use crate::sys::socket::{self, Acceptor};
@@ -23,17 +21,14 @@ pub(crate) struct Fork(pub(crate) Alone);
 
 impl Model for Fork {
     fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
-        let [all_quiet, busy] = descriptor::pipe()?;
         let mut children = Children::gather(self.0)?;
         let outcome = match accept(&*service, &mut children, &listeners) {
-            Ok(Role::Child(connection, over)) => {
-                drop((listeners, all_quiet));
-                let lifeline = children.into_lifeline();
+            Ok(Role::Child(connection, standing)) => {
+                drop(listeners);
+                let parent = children.into_parent(standing);
                 let serve = || {
-                    let mut busy = Some(Busy(busy));
-                    serve(&service, connection, &lifeline, &mut busy);
-                    // Before the parent learns that this process is quiet: it waits for those who leave.
-                    over.store(true, SeqCst);
+                    serve(&service, connection, &parent);
+                    parent.end_session();
                 };
                 // Not even a panic may lead back into the program's code, which goes on in the parent.
                 child::leave(catch_unwind(AssertUnwindSafe(serve)).map_or(1, |()| 0))
@@ -41,8 +36,8 @@ impl Model for Fork {
             Ok(Role::Parent) => Ok(()),
             Err(error) => Err(error),
         };
-        drop((listeners, busy));
-        let drained = children.drain(&*service, &all_quiet);
+        drop(listeners);
+        let drained = children.drain(&*service);
         children.take_leave(&service);
         outcome.and(drained)
     }
@@ -52,8 +47,8 @@ impl Model for Fork {
 enum Role {
     /// The process that took them, because it is to stop.
     Parent,
-    /// The process that is to serve this one, and to note when it is over.
-    Child(Connection, Arc<Shared<AtomicBool>>),
+    /// The process that is to serve this one.
+    Child(Connection, Shared<Standing>),
 }
 
 fn accept<V: Service>(service: &V, children: &mut Children, listeners: &[Acceptor]) -> io::Result<Role> {
@@ -62,8 +57,8 @@ fn accept<V: Service>(service: &V, children: &mut Children, listeners: &[Accepto
         let mut then = Then::Listen;
         for listener in listeners {
             match waiting.take().map_or_else(|| service.accept(listener), Admission::Taken) {
-                Admission::Taken(connection) => match fork(children, &connection) {
-                    Ok(Some(over)) => return Ok(Role::Child(connection, over)),
+                Admission::Taken(connection) => match children.fork(Kind::Session(connection.ticket)) {
+                    Ok(Some(standing)) => return Ok(Role::Child(connection, standing)),
                     Ok(None) => then = then.max(Then::GoOn),
                     Err(error) => {
                         service.exhausted(&error);
@@ -83,15 +78,8 @@ fn accept<V: Service>(service: &V, children: &mut Children, listeners: &[Accepto
     Ok(Role::Parent)
 }
 
-/// Forks for a connection; gives, in the child, what to note the end of its session in.
-fn fork(children: &mut Children, connection: &Connection) -> io::Result<Option<Arc<Shared<AtomicBool>>>> {
-    let over = Arc::new(Shared::new(AtomicBool::new(false))?);
-    let side = children.fork(Kind::Session { ticket: connection.ticket, over: Arc::clone(&over) })?;
-    Ok((side == Side::Child).then_some(over))
-}
-
 /// Serves one session to its end.
-fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedFd, busy: &mut Option<Busy>) {
+fn serve<V: Service>(service: &Arc<V>, connection: Connection, parent: &Parent) {
     service.forked();
     // Its end is the parent's to count, who sees the process end in any case.
     let mut session = ManuallyDrop::new(service.open(connection));
@@ -100,7 +88,7 @@ fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedF
     let mut settled = false;
     loop {
         let connection = (session.connection(), Interest::Read);
-        let life = (lifeline.as_fd(), Interest::Read);
+        let life = (parent.lifeline.as_fd(), Interest::Read);
         let stop = (service.stop_descriptor(), Interest::Read);
         let limit = patience(&**service, &session, began);
         let ready = match limit {
@@ -110,6 +98,9 @@ fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedF
             }
             _ => poll::wait([connection, life, stop], limit),
         };
+        if settled && !session.in_message() {
+            parent.begin();
+        }
         let next = match ready {
             Ok([_, true, _]) => return,
             Ok([_, _, true]) => {
@@ -124,9 +115,8 @@ fn serve<V: Service>(service: &Arc<V>, connection: Connection, lifeline: &OwnedF
             let _ = socket::hang_up(session.connection());
             return service.leaving();
         }
-        if settled && !session.in_message() && busy.is_some() {
-            service.leaving();
-            *busy = None;
+        if settled && !session.in_message() {
+            parent.end(&**service);
         }
     }
 }

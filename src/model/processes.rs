@@ -13,14 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use super::children::{Busy, Children, Departed, Kind, Side, Then};
+use super::children::{Children, Departed, Kind, Parent, Standing, Then};
 use super::{Admission, Connection, Model, Next, PAUSE, Pace, Service, Session, Ticket};
 use crate::sys::child::{self, Alone};
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
-use crate::sys::socket::{Acceptor, Family};
+use crate::sys::socket::{self, Acceptor, Family};
 use crate::sys::wake::{self, Wake};
-use crate::sys::{descriptor, socket};
 
 /// Worker processes that run a model each.
 pub(crate) struct Processes<M> {
@@ -31,17 +30,16 @@ pub(crate) struct Processes<M> {
 
 impl<M: Model> Model for Processes<M> {
     fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
-        let [all_quiet, busy] = descriptor::pipe()?;
         let posts = (0..self.workers.get()).map(|_| Post::new()).collect::<io::Result<_>>()?;
         let children = Children::gather(self.alone)?;
         let mut supervisor = Supervisor { service: &*service, children, posts, undelivered: None };
         let outcome = match supervisor.run(&listeners) {
-            Ok(Role::Worker(post)) => {
+            Ok(Role::Worker(post, standing)) => {
                 let Supervisor { children, mut posts, undelivered, .. } = supervisor;
                 let Post { taking, tally, .. } = posts.swap_remove(post);
-                drop((listeners, all_quiet, posts, undelivered));
-                let lifeline = children.into_lifeline();
-                let work = || work(self.model, &service, taking, tally, &lifeline, Busy(busy));
+                drop((listeners, posts, undelivered));
+                let parent = children.into_parent(standing);
+                let work = || work(self.model, &service, taking, tally, parent);
                 // Not even a panic may lead back into the program's code, which goes on in the parent.
                 let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(io::ErrorKind::Other.into()));
                 child::leave(outcome.map_or(1, |()| 0))
@@ -50,8 +48,8 @@ impl<M: Model> Model for Processes<M> {
             Err(error) => Err(error),
         };
         let Supervisor { mut children, posts, undelivered, .. } = supervisor;
-        drop((listeners, busy, posts, undelivered));
-        let drained = children.drain(&*service, &all_quiet);
+        drop((listeners, posts, undelivered));
+        let drained = children.drain(&*service);
         children.take_leave(&service);
         outcome.and(drained)
     }
@@ -73,7 +71,7 @@ enum Role {
     /// The supervisor itself, because it is to stop.
     Supervisor,
     /// The process that holds the post with this index from now on.
-    Worker(usize),
+    Worker(usize, Shared<Standing>),
 }
 
 struct Supervisor<'a, V> {
@@ -172,8 +170,8 @@ fn vacancy(short_lives: u32) -> Duration {
 impl<V: Service> Supervisor<'_, V> {
     fn run(&mut self, listeners: &[Acceptor]) -> io::Result<Role> {
         while !self.service.stopping() {
-            if let Some(post) = self.fill_posts() {
-                return Ok(Role::Worker(post));
+            if let Some(worker) = self.fill_posts() {
+                return Ok(worker);
             }
             // Without any worker new connections wait.
             let then = if self.posts.iter().any(Post::is_held) { self.take(listeners) } else { Then::Pause };
@@ -185,16 +183,16 @@ impl<V: Service> Supervisor<'_, V> {
         Ok(Role::Supervisor)
     }
 
-    /// Starts workers for posts that have been vacant for long enough; gives the post in a worker.
-    fn fill_posts(&mut self) -> Option<usize> {
+    /// Starts workers for posts that have been vacant for long enough; gives its role to a worker.
+    fn fill_posts(&mut self) -> Option<Role> {
         let now = Instant::now();
         for (index, post) in self.posts.iter_mut().enumerate() {
             if !matches!(post.holder, Holder::Nobody { until } if until <= now) {
                 continue;
             }
             match self.children.fork(Kind::Worker(index + 1)) {
-                Ok(Side::Child) => return Some(index),
-                Ok(Side::Parent) => post.holder = Holder::Worker { since: now },
+                Ok(Some(standing)) => return Some(Role::Worker(index, standing)),
+                Ok(None) => post.holder = Holder::Worker { since: now },
                 Err(error) => {
                     self.service.trouble("start a process", &error);
                     post.short_lives = post.short_lives.saturating_add(1);
@@ -278,6 +276,7 @@ impl<V: Service> Supervisor<'_, V> {
 struct Worker<V> {
     service: Arc<V>,
     tally: Shared<Tally>,
+    parent: Parent,
     over: AtomicBool,
     stop: Wake,
     /// Readable from the moment when the channel has ended and no session is left.
@@ -288,13 +287,15 @@ struct Worker<V> {
 struct Passed<V: Service> {
     session: V::Session,
     /// Declared after the session, and so dropped after it.
-    _counted: Counted<V>,
+    counted: Counted<V>,
 }
 
 /// Counts a session's end when it is dropped.
-struct Counted<V> {
+struct Counted<V: Service> {
     worker: Arc<Worker<V>>,
     load: u64,
+    /// The session is in a step or in a message.
+    is_unfinished: bool,
 }
 
 /// The life of a worker.
@@ -303,20 +304,19 @@ fn work<M: Model, V: Service>(
     service: &Arc<V>,
     channel: OwnedFd,
     tally: Shared<Tally>,
-    lifeline: &OwnedFd,
-    busy: Busy,
+    parent: Parent,
 ) -> io::Result<()> {
     service.forked();
     let (stop, free) = (Wake::new()?, Wake::new()?);
-    let worker = Arc::new(Worker { service: Arc::clone(service), tally, over: AtomicBool::new(false), stop, free });
+    let (service, over) = (Arc::clone(service), AtomicBool::new(false));
+    let worker = Arc::new(Worker { service, tally, parent, over, stop, free });
     model
         .run(Arc::clone(&worker), vec![Acceptor { socket: channel, family: Family::Local }])
-        .inspect_err(|error| service.trouble("go on in a worker", error))?;
-    service.leaving();
-    drop(busy);
+        .inspect_err(|error| worker.trouble("go on in a worker", error))?;
+    worker.parent.end(&*worker);
     if worker.tally.sessions() > 0 {
-        poll::wait([(worker.free.as_fd(), Interest::Read), (lifeline.as_fd(), Interest::Read)], None)?;
-        service.leaving();
+        poll::wait([(worker.free.as_fd(), Interest::Read), (worker.parent.lifeline.as_fd(), Interest::Read)], None)?;
+        worker.leaving();
     }
     Ok(())
 }
@@ -329,9 +329,26 @@ impl<V> Worker<V> {
     }
 }
 
-impl<V> Drop for Counted<V> {
+impl<V: Service> Counted<V> {
+    fn begin_step(&mut self) {
+        if !self.is_unfinished {
+            self.is_unfinished = true;
+            self.worker.parent.begin();
+        }
+    }
+
+    fn end_step(&mut self, in_message: bool) {
+        if self.is_unfinished && !in_message {
+            self.is_unfinished = false;
+            self.worker.parent.end(&*self.worker);
+        }
+    }
+}
+
+impl<V: Service> Drop for Counted<V> {
     fn drop(&mut self) {
-        let Counted { worker, load } = self;
+        self.end_step(false);
+        let Counted { worker, load, .. } = self;
         worker.tally.ended.fetch_add(*load, SeqCst);
         if worker.over.load(SeqCst) && worker.tally.sessions() == 0 {
             wake::call(worker.free.number());
@@ -371,8 +388,8 @@ impl<V: Service> Service for Worker<V> {
     }
 
     fn open(self: &Arc<Self>, connection: Connection) -> Passed<V> {
-        let counted = Counted { worker: Arc::clone(self), load: connection.ticket.load() };
-        Passed { session: self.service.open(connection), _counted: counted }
+        let counted = Counted { worker: Arc::clone(self), load: connection.ticket.load(), is_unfinished: false };
+        Passed { session: self.service.open(connection), counted }
     }
 
     fn depart(&self, sessions: usize) {
@@ -446,10 +463,15 @@ impl<V: Service> Session for Passed<V> {
     }
 
     fn serve(&mut self, scratch: &mut Self::Scratch, pace: &mut dyn Pace, hang_up: bool) -> Next {
-        self.session.serve(scratch, pace, hang_up)
+        self.counted.begin_step();
+        let next = self.session.serve(scratch, pace, hang_up);
+        // Whoever is over ends when it is dropped.
+        self.counted.end_step(next.is_over() || self.session.in_message());
+        next
     }
 
     fn expire(&mut self, pace: &mut dyn Pace) -> Next {
+        self.counted.begin_step();
         self.session.expire(pace)
     }
 

@@ -289,6 +289,20 @@ static void step_copy(struct scene *scene, const struct word *words, int count)
 		fail("fork: %s", strerror(errno));
 }
 
+/* A process without exec that does nothing, and so keeps everything open that is open here. */
+static void step_helper(struct scene *scene, const struct word *words, int count)
+{
+	pid_t child = fork();
+
+	(void) scene, (void) words, (void) count;
+	if (child < 0)
+		fail("fork: %s", strerror(errno));
+	if (child == 0) {
+		sleep(600);
+		_exit(0);
+	}
+}
+
 /* Nobody has to wait for children. */
 static void step_ignore_children(struct scene *scene, const struct word *words, int count)
 {
@@ -575,7 +589,7 @@ const struct named_action deeds[] = {
 	{ "process", step_process }, { "print", step_print }, { "stack", step_stack },
 	{ "signals", step_signals }, { "threads", step_threads }, { "descriptors", step_descriptors },
 	{ "child", step_child }, { "stop-in-child", step_stop_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
-	{ "copy", step_copy }, { "ignore-children", step_ignore_children },
+	{ "copy", step_copy }, { "helper", step_helper }, { "ignore-children", step_ignore_children },
 	{ "block", step_block }, { "stop-on", step_stop_on }, { "signal-thread", step_signal_thread },
 	{ "later", step_later }, { "exit-thread", step_end_thread }, { "cancel-thread", step_end_thread },
 	{ "affinity", step_affinity }, { "identity", step_identity }, { "keep", step_keep }, { "kept", step_kept },
