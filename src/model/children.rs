@@ -84,7 +84,8 @@ impl Parent {
 
     /// It has ended.
     pub(super) fn end<V: Service>(&self, service: &V) {
-        // Until the stop something is unfinished in any case.
+        // The program may exit as soon as nothing is unfinished, which cannot be before the stop: what it has printed is
+        // written first.
         if service.stopping() {
             service.leaving();
             child::flush_stdio();
