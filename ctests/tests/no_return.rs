@@ -92,6 +92,96 @@ fn many_callbacks_end_their_threads() {
     }
 }
 
+/// A filter that cancels threads: `HELO self` the one that runs it, `HELO other` the one that ran `HELO marked` if there is
+/// still one. No callback has a cancellation point.
+const CANCELS: &str = r#"
+#include <pthread.h>
+#include <string.h>
+#include <libmilter/mfapi.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_key_t end;
+static pthread_t marked;
+static int is_marked;
+
+static void on_end(void *value)
+{
+	(void) value;
+	pthread_mutex_lock(&lock);
+	is_marked = 0;
+	pthread_mutex_unlock(&lock);
+}
+
+static sfsistat on_helo(SMFICTX *ctx, char *name)
+{
+	(void) ctx;
+	pthread_mutex_lock(&lock);
+	if (strcmp(name, "self") == 0)
+		pthread_cancel(pthread_self());
+	if (strcmp(name, "marked") == 0) {
+		marked = pthread_self();
+		is_marked = 1;
+		pthread_setspecific(end, &marked);
+	}
+	if (strcmp(name, "other") == 0 && is_marked)
+		pthread_cancel(marked);
+	pthread_mutex_unlock(&lock);
+	return SMFIS_CONTINUE;
+}
+
+static sfsistat on_unknown(SMFICTX *ctx, const char *command)
+{
+	(void) ctx, (void) command;
+	return SMFIS_CONTINUE;
+}
+
+int main(int argc, char **argv)
+{
+	struct smfiDesc filter = { .xxfi_version = SMFI_VERSION, .xxfi_helo = on_helo, .xxfi_unknown = on_unknown };
+
+	return argc != 2 || pthread_key_create(&end, on_end) != 0 || smfi_setconn(argv[1]) != MI_SUCCESS
+	       || smfi_register(filter) != MI_SUCCESS || smfi_main() != MI_SUCCESS;
+}
+"#;
+
+/// Never in the library's own code: the next callback of the thread is its last.
+#[test]
+fn a_thread_that_is_cancelled_ends_in_a_callback() {
+    const OFFER: &str = "OPTNEG 6 1ff 1fffff";
+    for setting in [Setting::ours(), Setting::model("threads"), Setting::model("fork")] {
+        let directory = TempDir::new();
+        let program = Compile::c(setting.library).source(directory.write("cancels.c", CANCELS)).flag("-pthread");
+        let program = program.to(directory.join("cancels"));
+        let socket = directory.join("socket");
+        let filter = Program::at(program).serve(&setting, &socket, &[&format!("unix:{}", socket.display())]);
+        let session = || {
+            let mut mta = MtaConnection::unix(&socket).expect("the filter listens");
+            assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
+            mta
+        };
+        let mut other = session();
+        for _ in 0..8 {
+            assert_eq!(session().ask("HELO self"), "EOF", "{setting}");
+            assert_eq!(other.ask("UNKNOWN x"), "CONTINUE", "{setting}");
+        }
+
+        let mut idle = session();
+        assert_eq!(idle.ask("HELO marked"), "CONTINUE", "{setting}");
+        let mut replies = vec![other.ask("HELO other"), idle.ask("UNKNOWN x")];
+        replies.extend((0..8).map(|_| session().ask("UNKNOWN x")));
+        let ended: Vec<usize> = (0..replies.len()).filter(|nth| replies[*nth] != "CONTINUE").collect();
+        assert!(ended.iter().all(|nth| replies[*nth] == "EOF"), "{setting}: {replies:?}");
+        match setting.model {
+            Some("threads") => assert_eq!(ended, [1], "{setting}"),
+            Some(_) => assert_eq!(ended, [0; 0], "each in a process of its own"),
+            // The thread may be the one that cancels, or serve anybody next.
+            None => assert!(ended.len() <= 1, "{setting}: {replies:?}"),
+        }
+        let (status, _) = filter.stop(PATIENCE);
+        assert!(status.success(), "{setting}: {status}");
+    }
+}
+
 /// A filter in C++ that throws in xxfi_helo; libraries in C let that end the process where it is thrown.
 const THROWS: &str = r#"
 #include <exception>

@@ -9,8 +9,13 @@
 //! and the thread goes on to its regular end. A C++ exception finds no handler beyond it, so that `std::terminate` runs
 //! where it was thrown, which is what happens to one that leaves a callback called from C.
 //!
+//! Everywhere else in the library, cancellation is disabled: in the threads that models start, and in exported functions
+//! (`capi::guard`), `smfi_main` among them, in which the model `fork` runs its sessions. A thread that is cancelled there
+//! ends in its next callback, at the end of that at the latest.
+//!
 //! With a C library that unwinds nothing, such as musl, a thread that ends in a callback is simply gone.
 
+use crate::sys::cancellation::{self, Cancellation};
 use std::ffi::{c_int, c_void};
 
 /// Calls a callback; `None` if it has ended its thread, which is then to do nothing more than to return.
@@ -24,8 +29,13 @@ pub(super) fn call(callback: impl FnOnce() -> c_int + Copy) -> Option<c_int> {
 
     unsafe extern "C-unwind" fn run<F: FnOnce() -> c_int + Copy>(pending: *mut c_void) {
         let pending = pending.cast::<Pending<F>>();
+        let outside = Cancellation::ENABLED.set();
         // SAFETY: `call` passes this function with a `Pending` of the same type, and does not use it meanwhile.
-        unsafe { (*pending).returned = Some(((*pending).callback)()) };
+        let value = unsafe { ((*pending).callback)() };
+        cancellation::test();
+        outside.set();
+        // SAFETY: the same.
+        unsafe { (*pending).returned = Some(value) };
     }
 
     fn with_type<F: FnOnce() -> c_int + Copy>(_: &F) -> unsafe extern "C-unwind" fn(*mut c_void) {
@@ -106,18 +116,41 @@ extern "C" fn personality(
 
 #[cfg(test)]
 mod tests {
-    use super::call;
+    use super::*;
 
     #[test]
     fn a_value_comes_back() {
         assert_eq!(call(|| 7), Some(7));
     }
 
+    #[test]
+    fn cancellation_is_enabled_in_callbacks_only() {
+        let outside = Cancellation::DISABLED.set();
+        let is_enabled = || c_int::from(Cancellation::ENABLED.set() == Cancellation::ENABLED);
+        assert_eq!(call(is_enabled), Some(1));
+        assert_eq!(outside.set(), Cancellation::DISABLED);
+    }
+
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn a_cancellation_waits_for_the_end_of_a_callback() {
+        unsafe extern "C" {
+            fn pthread_cancel(thread: libc::pthread_t) -> c_int;
+        }
+        let thread = std::thread::spawn(|| {
+            Cancellation::DISABLED.set();
+            // SAFETY: the thread is the calling one.
+            unsafe { pthread_cancel(libc::pthread_self()) };
+            // A cancellation point.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            call(|| 7)
+        });
+        assert_eq!(thread.join().unwrap(), None);
+    }
+
     #[cfg(target_env = "gnu")]
     #[test]
     fn a_callback_that_ends_its_thread_comes_back_without_a_value() {
-        use std::ffi::c_void;
-
         unsafe extern "C-unwind" {
             fn pthread_exit(value: *mut c_void) -> !;
         }

@@ -1,19 +1,21 @@
-//! Keeps panics on the Rust side of the boundary.
+//! Keeps panics on the Rust side of the boundary, and the end of a thread out of it.
 
 use super::mfapi::{MI_FAILURE, MI_SUCCESS, SMFICTX};
 use super::pointer::session;
 use crate::server::Context;
+use crate::sys::cancellation::Cancellation;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the body of an exported function and returns `refused` when it gives no answer or panics.
 ///
-/// A mail filter that sees one call refused goes on; one that is aborted takes all its sessions along.
+/// A mail filter that sees one call refused goes on; one that is aborted takes all its sessions along. So the thread is
+/// not cancelled in the body either: unwinding through it would abort.
 pub(super) fn guard<R>(refused: R, call: impl FnOnce() -> Option<R>) -> R {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Some(answer)) => answer,
-        Ok(None) | Err(_) => refused,
-    }
+    let outside = Cancellation::DISABLED.set();
+    let answer = catch_unwind(AssertUnwindSafe(call));
+    outside.set();
+    answer.ok().flatten().unwrap_or(refused)
 }
 
 /// Runs the body of the exported function `name`, which is about a session. The body says whether that was done; `None`

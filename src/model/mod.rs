@@ -34,6 +34,8 @@ pub(crate) use pool::Pool;
 pub(crate) use processes::Processes;
 pub(crate) use threads::Threads;
 
+use crate::sys::cancellation::Cancellation;
+use crate::sys::process;
 use crate::sys::socket::{Acceptor, Family};
 
 /// One connection with an MTA, as far as a model has to know it.
@@ -224,11 +226,14 @@ fn patience<V: Service>(service: &V, session: &V::Session, began: Instant) -> Op
     sooner(introduction.map(|limit| limit.saturating_sub(began.elapsed())), service.timeout())
 }
 
-/// Starts a thread that can run callbacks.
+/// Starts a thread that can run callbacks. It is not cancelled but in one.
 fn start_thread<R: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> R + Send + 'static,
 ) -> io::Result<std::thread::JoinHandle<R>> {
-    let size = crate::sys::process::default_stack_size();
-    std::thread::Builder::new().name(name.into()).stack_size(size).spawn(body)
+    let size = process::default_stack_size();
+    std::thread::Builder::new().name(name.into()).stack_size(size).spawn(move || {
+        Cancellation::DISABLED.set();
+        body()
+    })
 }

@@ -1,8 +1,7 @@
 //! The system calls of every step, without the C library's wrappers where the system lets us (Linux).
 //!
-//! The wrappers are cancellation points: a thread that the filter has cancelled would end in the middle of a session.
-//! Without them it ends where the filter expects it, in a callback. They also cost as much again as the way into the
-//! kernel.
+//! The wrappers are cancellation points, which the library has no use for (`sys::cancellation`), and cost as much again
+//! as the way into the kernel.
 
 use std::ffi::c_void;
 

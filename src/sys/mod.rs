@@ -5,6 +5,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod append;
+pub(crate) mod cancellation;
 #[cfg(target_os = "linux")]
 pub(crate) mod child;
 pub(crate) mod datagram;
