@@ -49,6 +49,8 @@ pub(crate) struct Context {
 /// The part of a session that changes.
 pub(super) struct Core {
     pub(super) engine: Engine,
+    /// Whether anything has come from the MTA.
+    pub(super) heard: bool,
     /// Why nothing can be sent any more: a write failed and may have left half a packet.
     broken: Option<io::ErrorKind>,
 }
@@ -73,12 +75,17 @@ impl Context {
             refused,
             connection,
             private: AtomicPtr::default(),
-            core: Mutex::new(Core { engine, broken: None }),
+            core: Mutex::new(Core { engine, heard: false, broken: None }),
         }
     }
 
     pub(super) fn connection(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
+    }
+
+    /// Whether the session is not the filter's.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
     }
 
     /// Whose callbacks these are.

@@ -88,6 +88,10 @@ impl Session {
             catch_unwind(end).unwrap_or(Next::End)
         });
         let core = &mut step.core;
+        if next.is_over() {
+            // What was not sent is not for the next session.
+            core.engine.output().clear();
+        }
         std::mem::swap(core.engine.output(), output);
         self.in_message = !next.is_over() && core.engine.in_message();
         self.negotiated = core.engine.state() != State::Init;
@@ -114,19 +118,19 @@ impl Step<'_> {
             Err(error) => return self.give_up_reading(&error),
         };
         let next = match buffer.fill(|room| self.context.receive(room)) {
-            Ok((0, _)) => {
-                if self.core.engine.state() == State::Init && buffer.received().is_empty() {
-                    self.context.server.tell_visit(self.context.number);
+            Ok((0, _)) => self.end_of_stream(),
+            Ok((_, full)) => {
+                self.core.heard = true;
+                match self.serve_frames(&mut buffer) {
+                    Next::Wait if full || hang_up => Next::More,
+                    next => next,
                 }
-                self.disconnect(ReadEnd::EndOfStream)
             }
-            Ok((_, full)) => match self.serve_frames(&mut buffer) {
-                Next::Wait if full || hang_up => Next::More,
-                next => next,
-            },
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Next::Wait,
                 io::ErrorKind::Interrupted => Next::More,
+                // Health checks hang up like that, to save time.
+                io::ErrorKind::ConnectionReset if !self.core.heard => self.end_of_stream(),
                 _ => self.give_up_reading(&error),
             },
         };
@@ -227,6 +231,14 @@ impl Step<'_> {
         let failure = self.core.engine.failure();
         MutexGuard::unlocked(&mut self.core, || context.tell_failure(failure));
         Next::End
+    }
+
+    fn end_of_stream(&mut self) -> Next {
+        let context = self.context;
+        if !self.core.heard && !context.is_refused() {
+            MutexGuard::unlocked(&mut self.core, || context.server.tell_visit(context.number));
+        }
+        self.disconnect(ReadEnd::EndOfStream)
     }
 
     fn give_up_reading(&mut self, error: &io::Error) -> Next {
@@ -343,7 +355,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use milter_protocol::{Actions, Command, Profile, Steps};
+    use milter_protocol::{Actions, Command, Modification, Profile, Steps};
     use parking_lot::Mutex;
 
     use super::*;
@@ -351,7 +363,7 @@ mod tests {
     use crate::server::Filter;
     use crate::server::service::Server;
 
-    /// Panics when the sender is `<panic>`, and in xxfi_close if told so.
+    /// Panics when the sender is `<panic>`, at the end of a message with a change not sent yet, and in xxfi_close if told so.
     #[derive(Default)]
     struct Fragile {
         called: Arc<Mutex<Vec<&'static str>>>,
@@ -364,15 +376,19 @@ mod tests {
         }
 
         fn profile(&self) -> Profile {
-            let callbacks = Callbacks::ENVFROM | Callbacks::ABORT | Callbacks::CLOSE;
-            Profile { version: 0x0100_0001, actions: Actions::empty(), callbacks, promised: Steps::empty() }
+            let callbacks = Callbacks::ENVFROM | Callbacks::EOM | Callbacks::ABORT | Callbacks::CLOSE;
+            Profile { version: 0x0100_0001, actions: Actions::QUARANTINE, callbacks, promised: Steps::empty() }
         }
 
-        fn call(&self, _: &Context, callback: &mut Callback<'_>) -> Option<c_int> {
+        fn call(&self, context: &Context, callback: &mut Callback<'_>) -> Option<c_int> {
             match callback {
                 Callback::EnvFrom(arguments) => {
                     assert!(!arguments.bytes().starts_with(b"<panic>"), "as asked");
                     self.called.lock().push("envfrom");
+                }
+                Callback::Eom => {
+                    assert!(context.modify(Modification::Quarantine { reason: b"unsent" }));
+                    panic!("as asked");
                 }
                 Callback::Abort => self.called.lock().push("abort"),
                 Callback::Close if self.panic_in_close => panic!("again"),
@@ -436,6 +452,16 @@ mod tests {
         let mut unlucky = Peer::new(&server);
         unlucky.negotiate();
         assert_eq!(unlucky.mail(b"<panic>"), Next::End);
+    }
+
+    #[test]
+    fn what_a_session_has_not_sent_is_not_for_the_next() {
+        let server = Arc::new(Server::for_test(Arc::new(Fragile { panic_in_close: true, ..Fragile::default() })));
+        let mut unlucky = Peer::new(&server);
+        unlucky.negotiate();
+        assert_eq!(unlucky.mail(b"<a>"), Next::Wait);
+        assert_eq!(unlucky.say(&Command::EndOfBody(b"")), Next::End);
+        assert_eq!(unlucky.scratch.output, b"");
     }
 
     #[test]

@@ -112,6 +112,20 @@ fn a_refusal_after_the_wait() {
     }
 }
 
+/// Nothing is said about those who have not even got a session.
+#[test]
+fn a_refused_peer_without_a_word() {
+    for setting in ours() {
+        let filter = serving(&setting, "max-sessions=1, admission-wait=0", "");
+        let _first = session(&filter);
+        let mut other = filter.connect();
+        other.shutdown();
+        assert_eq!(other.receive(LIMIT).to_string(), "EOF", "{setting}");
+        let lines = filter.lines();
+        assert!(!lines.iter().any(|line| line.contains("without a word")), "{setting}: {lines:?}");
+    }
+}
+
 /// Who waits gets the session that becomes free in time, in the order of coming.
 #[test]
 fn a_session_within_the_wait() {
