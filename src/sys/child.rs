@@ -55,8 +55,9 @@ pub(crate) fn fork(_: &Alone, adopt: impl FnOnce(&Child) -> io::Result<()>) -> i
     let parent = process::id();
     let [hear, say] = descriptor::pipe()?.map(File::from);
     // SAFETY: `Alone` says that there is no other thread of the program's, and the library has since started only the one
-    // that waits for signals. That does nothing else from its first wait on, which it has reached before models run: the only
-    // locks it may hold are those of the allocator, which fork takes first. So the child can go on with everything.
+    // that waits for signals. Before models run that has begun (`server::signals` waits for it), and from then on it takes
+    // no lock but those of the allocator, which fork takes first: it waits, and to stop does atomic operations and one
+    // write. So the child can go on with everything.
     let id = check(unsafe { libc::fork() })?;
     if id == 0 {
         drop(say);
