@@ -15,8 +15,9 @@
 //!
 //! With a C library that unwinds nothing, such as musl, a thread that ends in a callback is simply gone.
 
-use crate::sys::cancellation::{self, Cancellation};
 use std::ffi::{c_int, c_void};
+
+use crate::sys::cancellation::{self, Cancellation};
 
 /// Calls a callback; `None` if it has ended its thread, which is then to do nothing more than to return.
 ///

@@ -1,11 +1,12 @@
 //! Keeps panics on the Rust side of the boundary, and the end of a thread out of it.
 
+use std::ffi::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::mfapi::{MI_FAILURE, MI_SUCCESS, SMFICTX};
 use super::pointer::session;
 use crate::server::Context;
 use crate::sys::cancellation::Cancellation;
-use std::ffi::c_int;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the body of an exported function and returns `refused` when it gives no answer or panics.
 ///

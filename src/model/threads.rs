@@ -46,6 +46,11 @@ struct State<S> {
 }
 
 impl<S> State<S> {
+    fn new() -> Self {
+        State { waiting: VecDeque::new(), idle: 0, unfinished: 0, unsettled: 0, paused: false, stopping: false }
+    }
+
+    /// Whether a stop has nothing to wait for.
     fn is_quiet(&self) -> bool {
         self.unfinished == 0 && self.unsettled == 0
     }
@@ -55,14 +60,7 @@ impl Model for Threads {
     fn run<V: Service>(self, service: Arc<V>, listeners: Vec<Acceptor>) -> io::Result<()> {
         let shared = Arc::new(Shared {
             service,
-            state: Mutex::new(State {
-                waiting: VecDeque::new(),
-                idle: 0,
-                unfinished: 0,
-                unsettled: 0,
-                paused: false,
-                stopping: false,
-            }),
+            state: Mutex::new(State::new()),
             handed: Condvar::new(),
             finished: Condvar::new(),
             freed: Wake::new()?,
@@ -242,5 +240,18 @@ impl<V: Service> Shared<V> {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_waits_for_callbacks_and_messages_and_for_what_has_been_received() {
+        let state = State::<()>::new();
+        assert!(state.is_quiet());
+        assert!(!State { unfinished: 1, ..State::<()>::new() }.is_quiet());
+        assert!(!State { unsettled: 1, ..state }.is_quiet());
     }
 }

@@ -86,9 +86,9 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         .map_err(explain("smfi_main cannot begin"))?;
     let server = Arc::new(server);
     let listeners = settings::take_listeners().ok_or_else(|| Told(process::errno()))?;
-    let helpers = Reporter::start(&server).and_then(|reporter| Ok((reporter, Publisher::start(&server)?)));
-    let helpers = match helpers {
-        Ok(helpers) => helpers,
+    let started = Reporter::start(&server).and_then(|reporter| Ok((reporter, Publisher::start(&server)?)));
+    let (reporter, publisher) = match started {
+        Ok(threads) => threads,
         Err(error) => {
             // What keeps them from being removed is nothing to the reason why the run does not begin.
             listeners.into_iter().for_each(|listener| drop(listener.give_up()));
@@ -103,7 +103,7 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
             explain("cannot leave the socket as it should be")(error);
         }
     }
-    drop(helpers);
+    drop((reporter, publisher));
     server.end();
     server.leaving();
     drop(signals);

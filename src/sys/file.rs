@@ -78,8 +78,9 @@ pub(crate) fn is_free_or(path: &Path, octets: u64, is_right: impl FnOnce(&[u8]) 
     }
 }
 
-/// Fails if the way to the directory of `path` leads through a link in a directory that everybody may write to: whoever
-/// put it there decides where that is.
+/// Fails if the way to the directory of `path` leads through a link that somebody else has put into a directory that
+/// everybody may write to: he decides where that is. Links of this user, and of the directory's owner, are followed, as
+/// Linux has it where `fs.protected_symlinks` is set.
 pub(crate) fn refuse_planted_links(path: &Path) -> io::Result<()> {
     /// As many as the system follows.
     const MOST_LINKS: u32 = 40;
@@ -96,8 +97,10 @@ fn resolve(mut here: PathBuf, path: &Path, links: &mut u32) -> io::Result<PathBu
             here = next;
             continue;
         }
-        if std::fs::metadata(&here)?.mode() & 0o002 != 0 {
-            let what = format!("{} is a link in a directory that everybody may write to", next.display());
+        let (directory, link) = (std::fs::metadata(&here)?, std::fs::symlink_metadata(&next)?);
+        let is_trusted = [process::user(), directory.uid()].contains(&link.uid());
+        if directory.mode() & 0o002 != 0 && !is_trusted {
+            let what = format!("{} is somebody else's link in a directory that everybody may write to", next.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
         }
         *links = links.checked_sub(1).ok_or(io::Error::from_raw_os_error(libc::ELOOP))?;

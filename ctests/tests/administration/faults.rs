@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{Read, Write},
     os::unix::{
-        fs::{OpenOptionsExt, PermissionsExt, symlink},
+        fs::{OpenOptionsExt, PermissionsExt, lchown, symlink},
         net::UnixStream,
     },
     path::{Path, PathBuf},
@@ -334,26 +334,35 @@ fn planted_links_are_not_followed() {
     let [shared, private, victim] = [TempDir::new(), TempDir::new(), TempDir::new()];
     fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o1777)).expect("our own directory");
     let [planted, detour, own] = [shared.join("planted"), private.join("detour"), private.join("own")];
+    let exposed = shared.join("exposed");
     symlink(victim.path(), &planted).expect("our own directory");
+    if !is_root() {
+        return skip("planted_links_are_not_followed", "root, to make a link of somebody else");
+    }
+    lchown(&planted, Some(1), Some(1)).expect("root may give links away");
     symlink(&planted, &detour).expect("our own directory");
     symlink(victim.path(), &own).expect("our own directory");
+    symlink(victim.path(), &exposed).expect("our own directory");
     let uses = ["trace=$/trace", "record=$", "metrics=$/metrics", "metrics=unix:$/metrics", "listen=unix:$/socket"];
     let through = |link: &Path, option: &str| option.replace('$', link.to_str().expect("a path of ours"));
     for option in uses {
         for link in [&planted, &detour] {
             let line = refusal(&through(link, option), OPENINGS[0], TempDir::new());
-            let reason = format!("{} is a link in a directory that everybody may write to", planted.display());
+            let reason =
+                format!("{} is somebody else's link in a directory that everybody may write to", planted.display());
             assert!(line.contains(&reason), "{option}: {line}");
             assert_eq!(fs::read_dir(victim.path()).expect("our own directory").count(), 0, "{option}");
         }
-        // A link of the administrator's.
-        let mut filter = launch(&Setting::ours(), &through(&own, option), OPENINGS[0], TempDir::new());
-        filter.wait_for("note opened");
-        greet(&filter);
-        assert!(fs::read_dir(victim.path()).expect("our own directory").count() > 0, "{option}");
-        stop(&mut filter);
-        for entry in fs::read_dir(victim.path()).expect("our own directory").flatten() {
-            fs::remove_file(entry.path()).expect("our own file");
+        // A link of the administrator's, wherever it is.
+        for link in [&own, &exposed] {
+            let mut filter = launch(&Setting::ours(), &through(link, option), OPENINGS[0], TempDir::new());
+            filter.wait_for("note opened");
+            greet(&filter);
+            assert!(fs::read_dir(victim.path()).expect("our own directory").count() > 0, "{option}");
+            stop(&mut filter);
+            for entry in fs::read_dir(victim.path()).expect("our own directory").flatten() {
+                fs::remove_file(entry.path()).expect("our own file");
+            }
         }
     }
 }
