@@ -8,8 +8,8 @@ use crate::command::CommandCode;
 use crate::failure::Failure;
 use crate::flags::{Actions, Callbacks, Steps};
 use crate::frame::{self, FrameError};
-use crate::macros::{MacroRequests, MacroTable, Stage};
-use crate::modification::{Modification, Obstacle};
+use crate::macros::{MacroRequests, MacroTable, RequestError, Stage};
+use crate::modification::{Modification, ModificationError, Obstacle};
 use crate::negotiation::{Agreement, MtaOffer, NegotiationError};
 use crate::notice::Notice;
 use crate::reply::{self, Reply};
@@ -178,6 +178,11 @@ impl Engine {
         self.fail(Failure::Connection);
     }
 
+    /// Ends the session because there is no memory for its next command.
+    pub fn handle_lack_of_memory(&mut self) {
+        self.fail(Failure::NoMemory);
+    }
+
     fn take(&mut self, command: CommandCode) {
         self.agenda.command = Some(command);
         self.closed = false;
@@ -271,8 +276,7 @@ impl Engine {
         match command {
             CommandCode::Negotiate => return self.begin_negotiation(payload),
             CommandCode::Macro => {
-                self.macros.store(payload);
-                return Ok(None);
+                return self.macros.store(payload).map(|()| None).map_err(|_| Failure::NoMemory);
             }
             CommandCode::EndOfBody => {
                 self.agenda.end_of_message = true;
@@ -363,7 +367,9 @@ impl Engine {
             macros: macros.iter().map(|(stage, names)| (*stage, &names[..])).collect(),
         };
         let start = self.output.len();
-        answer.encode(&mut self.output);
+        if answer.try_encode(&mut self.output).is_err() {
+            return self.fail(Failure::NoMemory);
+        }
         let len = self.output.len() - start - frame::HEADER_LEN;
         if len > self.limit {
             self.output.truncate(start);
@@ -413,11 +419,14 @@ impl Engine {
     }
 
     /// Sends the stored reply if it is of the verdict's class, and forgets it then; otherwise, or if it is larger than
-    /// a packet may be, the general one.
+    /// a packet may be or there is no memory, the general one.
     fn refuse(&mut self, permanent: bool, general: u8) {
-        match self.reply.take_if(|reply| reply.is_permanent() == permanent) {
-            Some(reply) if reply.text().len() < self.limit => Reply::ReplyCode(reply.text()).encode(&mut self.output),
-            _ => self.send(general),
+        let reply = self.reply.take_if(|reply| reply.is_permanent() == permanent);
+        let sent = reply
+            .filter(|reply| reply.text().len() < self.limit)
+            .is_some_and(|reply| Reply::ReplyCode(reply.text()).try_encode(&mut self.output).is_ok());
+        if !sent {
+            self.send(general);
         }
     }
 
@@ -444,8 +453,8 @@ impl Engine {
     }
 
     /// Asks the MTA for these macros at a stage; has an effect during negotiation only. Fails when a request for the
-    /// stage was made before.
-    pub fn request_macros(&mut self, stage: Stage, names: &[u8]) -> bool {
+    /// stage was made before, or there is no memory.
+    pub fn request_macros(&mut self, stage: Stage, names: &[u8]) -> Result<(), RequestError> {
         self.macro_requests.get_or_insert_default().add(stage, names)
     }
 
@@ -456,7 +465,7 @@ impl Engine {
 
     /// What keeps the filter from making a change that needs `action` now: it has to be the end of a message, and the
     /// action negotiated.
-    pub fn obstacle(&self, action: Actions) -> Option<Obstacle> {
+    fn obstacle(&self, action: Actions) -> Option<Obstacle> {
         if !self.asked.is_some_and(Asked::is_end_of_message) {
             Some(Obstacle::NotEndOfMessage)
         } else if !self.actions.contains(action) {
@@ -466,22 +475,21 @@ impl Engine {
         }
     }
 
-    /// Appends a modification. Fails, and appends nothing, when it is not allowed now or too large.
-    #[must_use]
-    pub fn modify(&mut self, modification: &Modification<'_>) -> bool {
-        self.obstacle(modification.required_action()).is_none() && modification.encode(&mut self.output, self.limit)
+    /// Appends a modification. Fails, and appends nothing, when it is not allowed now, too large, or there is no memory.
+    pub fn modify(&mut self, modification: &Modification<'_>) -> Result<(), ModificationError> {
+        self.check_obstacle(modification.required_action())?;
+        modification.encode(&mut self.output, self.limit)
     }
 
-    /// Appends the head of a packet with a piece of the replacement body; the owner of the engine sends the `len` octets
-    /// of the piece right behind [`output`](Self::output), before anything else is asked of the engine. Fails, and
-    /// appends nothing, when it is not allowed now or too large.
-    #[must_use]
-    pub fn begin_body_packet(&mut self, len: usize) -> bool {
-        let possible = self.obstacle(Actions::CHANGE_BODY).is_none() && len <= self.limit;
-        if possible {
-            frame::put_header(&mut self.output, reply::REPLACE_BODY, len);
-        }
-        possible
+    /// The head of a packet with a piece of the replacement body, of `len` bytes. The owner of the engine sends both: behind
+    /// what is in [`output`](Self::output), or as a part of it. Fails when that is not allowed now or the piece too large.
+    pub fn body_packet(&self, len: usize) -> Result<[u8; frame::HEADER_LEN], ModificationError> {
+        self.check_obstacle(Actions::CHANGE_BODY)?;
+        if len > self.limit { Err(ModificationError::TooLarge) } else { Ok(frame::header(reply::REPLACE_BODY, len)) }
+    }
+
+    fn check_obstacle(&self, action: Actions) -> Result<(), ModificationError> {
+        self.obstacle(action).map_or(Ok(()), |obstacle| Err(ModificationError::Obstacle(obstacle)))
     }
 
     /// Appends a "still working".

@@ -37,6 +37,8 @@ pub enum Failure {
         /// What it returned.
         value: i32,
     },
+    /// There is no memory for what the MTA or the filter sends.
+    NoMemory,
 }
 
 impl fmt::Display for Failure {
@@ -57,6 +59,7 @@ impl fmt::Display for Failure {
             Failure::UndefinedVerdict { command, value } => {
                 write!(f, "the callback for {command} returned {value}, which has no meaning")
             }
+            Failure::NoMemory => f.write_str("out of memory, the session is ended"),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The length counts the letter and the payload. Both directions use the same form.
 
+use std::collections::TryReserveError;
 use std::fmt;
 
 use bytes::{Buf, BufMut};
@@ -85,24 +86,48 @@ pub fn parse(input: &[u8], limit: usize) -> Result<Option<Header>, FrameError> {
     }
 }
 
-/// Appends the header of a frame with `payload_len` octets of payload.
+/// The header of a frame with `payload_len` bytes of payload.
+///
+/// # Panics
+///
+/// If the payload does not fit the 32-bit length.
+pub fn header(code: u8, payload_len: usize) -> [u8; HEADER_LEN] {
+    let length = u32::try_from(payload_len + 1).expect("payload fits a 32-bit length");
+    let [a, b, c, d] = length.to_be_bytes();
+    [a, b, c, d, code]
+}
+
+/// Appends the header of a frame with `payload_len` bytes of payload.
 ///
 /// # Panics
 ///
 /// If the payload does not fit the 32-bit length.
 pub fn put_header(out: &mut Vec<u8>, code: u8, payload_len: usize) {
-    out.put_u32(u32::try_from(payload_len + 1).expect("payload fits a 32-bit length"));
-    out.put_u8(code);
+    out.put_slice(&header(code, payload_len));
 }
 
-/// Appends a frame whose payload is the concatenation of `parts`.
-pub fn put(out: &mut Vec<u8>, code: u8, parts: &[&[u8]]) {
+/// Appends a frame whose payload is the concatenation of `parts`. Fails, and appends nothing, when there is no memory.
+///
+/// # Panics
+///
+/// If the payload does not fit the 32-bit length.
+pub fn try_put(out: &mut Vec<u8>, code: u8, parts: &[&[u8]]) -> Result<(), TryReserveError> {
     let payload_len = parts.iter().map(|part| part.len()).sum();
-    out.reserve(HEADER_LEN + payload_len);
+    out.try_reserve(HEADER_LEN + payload_len)?;
     put_header(out, code, payload_len);
     for part in parts {
         out.put_slice(part);
     }
+    Ok(())
+}
+
+/// Appends a frame whose payload is the concatenation of `parts`.
+///
+/// # Panics
+///
+/// If the payload does not fit the 32-bit length, or there is no memory.
+pub fn put(out: &mut Vec<u8>, code: u8, parts: &[&[u8]]) {
+    try_put(out, code, parts).expect("there is memory for a packet");
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The macros of a session, stage by stage.
 
 use std::cell::Cell;
+use std::collections::TryReserveError;
+use std::fmt;
 use std::slice;
 
 use crate::command::{CommandCode, find_nul};
@@ -73,17 +75,19 @@ pub struct MacroTable {
 impl MacroTable {
     /// Takes the payload of a MACRO command: the letter of the command the macros belong to, then names and values,
     /// each with its NUL. Replaces the whole set of that stage. Sets for other letters, and packets that hold not even
-    /// a name, change nothing; octets behind the last NUL are dropped.
-    pub fn store(&mut self, payload: &[u8]) {
-        let Some((&letter, strings)) = payload.split_first() else { return };
-        let Some(stage) = Stage::from_letter(letter) else { return };
+    /// a name, change nothing; octets behind the last NUL are dropped. Fails, and changes nothing, when there is no memory.
+    pub fn store(&mut self, payload: &[u8]) -> Result<(), TryReserveError> {
+        let Some((&letter, strings)) = payload.split_first() else { return Ok(()) };
+        let Some(stage) = Stage::from_letter(letter) else { return Ok(()) };
         if strings.contains(&0) {
+            let macros = MacroSet::new(strings)?;
             let set = match self.client.get_mut(stage as usize) {
                 Some(set) => set,
                 None => &mut self.message.get_or_insert_default()[stage as usize - self.client.len()],
             };
-            *set = MacroSet::new(strings);
+            *set = macros;
         }
+        Ok(())
     }
 
     /// Drops the sets of `stage` and of all later ones.
@@ -124,9 +128,10 @@ struct MacroSet {
 }
 
 impl MacroSet {
-    fn new(strings: &[u8]) -> Self {
+    fn new(strings: &[u8]) -> Result<Self, TryReserveError> {
         let pairs = strings.iter().filter(|octet| **octet == 0).count() / 2;
-        let mut octets = Vec::with_capacity((1 + pairs) * size_of::<u32>() + strings.len());
+        let mut octets = Vec::new();
+        octets.try_reserve_exact((1 + pairs) * size_of::<u32>() + strings.len())?;
         let mut put = |number: u32| octets.extend_from_slice(&number.to_ne_bytes().map(Cell::new));
         put(pairs as u32);
         let mut end = 0;
@@ -136,7 +141,7 @@ impl MacroSet {
             end = next;
         }
         octets.extend(strings[..end].iter().copied().map(Cell::new));
-        MacroSet { octets: octets.into() }
+        Ok(MacroSet { octets: octets.into() })
     }
 
     fn value(&self, name: &[u8]) -> Option<&[Cell<u8>]> {
@@ -172,6 +177,26 @@ fn same_name(known: &[Cell<u8>], asked: &[u8]) -> bool {
     known.len() == asked.len() && known.iter().map(Cell::get).eq(asked.iter().copied())
 }
 
+/// Why macros cannot be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// There was a request for the stage before.
+    Repeated,
+    /// There is no memory for the list.
+    NoMemory,
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RequestError::Repeated => "there was a list for this stage",
+            RequestError::NoMemory => "there is no memory for it",
+        })
+    }
+}
+
+impl std::error::Error for RequestError {}
+
 /// The macros that a filter asks the MTA for.
 #[derive(Debug, Default)]
 pub(crate) struct MacroRequests {
@@ -181,14 +206,17 @@ pub(crate) struct MacroRequests {
 }
 
 impl MacroRequests {
-    /// Adds a request; false, and no change, when there was one for the stage.
-    pub(crate) fn add(&mut self, stage: Stage, names: &[u8]) -> bool {
-        let first = self.stages & (1 << stage as u8) == 0;
-        if first {
-            self.stages |= 1 << stage as u8;
-            self.names.push((stage, names.into()));
+    /// Adds a request. Fails, and changes nothing, when there was one for the stage, or there is no memory.
+    pub(crate) fn add(&mut self, stage: Stage, names: &[u8]) -> Result<(), RequestError> {
+        if self.stages & (1 << stage as u8) != 0 {
+            return Err(RequestError::Repeated);
         }
-        first
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(names.len()).map_err(|_| RequestError::NoMemory)?;
+        copy.extend_from_slice(names);
+        self.stages |= 1 << stage as u8;
+        self.names.push((stage, copy.into()));
+        Ok(())
     }
 
     /// The requests by stage. They stay made, but their texts are gone.
@@ -205,7 +233,7 @@ mod tests {
 
     fn table(packets: &[&[u8]]) -> MacroTable {
         let mut table = MacroTable::default();
-        packets.iter().for_each(|packet| table.store(packet));
+        packets.iter().for_each(|packet| table.store(packet).unwrap());
         table
     }
 
@@ -237,7 +265,7 @@ mod tests {
     fn a_packet_replaces_its_set_but_an_empty_one_does_not() {
         let mut table = table(&[b"Mi\0Q1\0x\0y\0", b"M", b"Mno nul"]);
         assert_eq!(value(&table, "x").as_deref(), Some("y"));
-        table.store(b"Mi\0Q2\0");
+        table.store(b"Mi\0Q2\0").unwrap();
         assert_eq!(value(&table, "x"), None);
     }
 
@@ -298,27 +326,27 @@ mod tests {
     fn a_value_stays_in_place_whatever_happens_to_other_stages() {
         let mut table = table(&[b"Mi\0Q1\0"]);
         let place = table.value(b"i").unwrap().as_ptr();
-        table.store(b"Ci\0other\0");
-        table.store(b"E{x}\0other\0");
+        table.store(b"Ci\0other\0").unwrap();
+        table.store(b"E{x}\0other\0").unwrap();
         table.clear_from(Stage::Rcpt);
         assert_eq!(table.value(b"i").unwrap().as_ptr(), place);
     }
 
     #[test]
     fn a_set_takes_no_more_memory_than_it_needs() {
-        let set = MacroSet::new(b"i\0Q1\0j\0mx\0odd\0tail");
+        let set = MacroSet::new(b"i\0Q1\0j\0mx\0odd\0tail").unwrap();
         assert_eq!(set.octets.len(), 3 * 4 + b"i\0Q1\0j\0mx\0".len());
-        assert_eq!(MacroSet::new(b"odd\0tail").octets.len(), 4);
+        assert_eq!(MacroSet::new(b"odd\0tail").unwrap().octets.len(), 4);
     }
 
     #[test]
     fn a_stage_is_requested_once() {
         let mut requests = MacroRequests::default();
-        assert!(requests.add(Stage::Rcpt, b"{rcpt_addr}"));
-        assert!(requests.add(Stage::Connect, b""));
-        assert!(!requests.add(Stage::Rcpt, b"i"));
+        assert_eq!(requests.add(Stage::Rcpt, b"{rcpt_addr}"), Ok(()));
+        assert_eq!(requests.add(Stage::Connect, b""), Ok(()));
+        assert_eq!(requests.add(Stage::Rcpt, b"i"), Err(RequestError::Repeated));
         assert_eq!(requests.take(), [(Stage::Connect, b""[..].into()), (Stage::Rcpt, b"{rcpt_addr}"[..].into())]);
-        assert!(!requests.add(Stage::Rcpt, b"i"));
+        assert_eq!(requests.add(Stage::Rcpt, b"i"), Err(RequestError::Repeated));
         assert_eq!(requests.take(), []);
     }
 }

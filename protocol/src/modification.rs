@@ -49,6 +49,29 @@ impl fmt::Display for Obstacle {
     }
 }
 
+/// Why a change was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModificationError {
+    /// The filter may not make it now.
+    Obstacle(Obstacle),
+    /// It exceeds the largest payload of the session.
+    TooLarge,
+    /// There is no memory for it.
+    NoMemory,
+}
+
+impl fmt::Display for ModificationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ModificationError::Obstacle(obstacle) => obstacle.fmt(f),
+            ModificationError::TooLarge => f.write_str("it does not fit into a packet"),
+            ModificationError::NoMemory => f.write_str("there is no memory for it"),
+        }
+    }
+}
+
+impl std::error::Error for ModificationError {}
+
 /// One change. Strings are given without their NUL.
 ///
 /// Replacing the body is not among them: it is a sequence of packets, see [`crate::reply::body_chunks`].
@@ -124,10 +147,9 @@ impl<'a> Modification<'a> {
         }
     }
 
-    /// Appends the change as one frame, or appends nothing and returns false when it exceeds `limit` octets of
-    /// payload.
-    #[must_use]
-    pub fn encode(&self, out: &mut Vec<u8>, limit: usize) -> bool {
+    /// Appends the change as one frame. Fails, and appends nothing, when it exceeds `limit` bytes of payload or there is no
+    /// memory.
+    pub fn encode(&self, out: &mut Vec<u8>, limit: usize) -> Result<(), ModificationError> {
         match *self {
             Modification::AddHeader { name, value } => put(out, limit, ADD_HEADER, &[name, b"\0", value, b"\0"]),
             Modification::InsertHeader { index, name, value } => {
@@ -182,15 +204,20 @@ impl<'a> Modification<'a> {
     }
 }
 
-fn put(out: &mut Vec<u8>, limit: usize, code: u8, parts: &[&[u8]]) -> bool {
-    let fits = parts.iter().map(|part| part.len()).sum::<usize>() <= limit;
-    if fits {
-        frame::put(out, code, parts);
+fn put(out: &mut Vec<u8>, limit: usize, code: u8, parts: &[&[u8]]) -> Result<(), ModificationError> {
+    if parts.iter().map(|part| part.len()).sum::<usize>() > limit {
+        return Err(ModificationError::TooLarge);
     }
-    fits
+    frame::try_put(out, code, parts).map_err(|_| ModificationError::NoMemory)
 }
 
-fn put_address(out: &mut Vec<u8>, limit: usize, code: u8, address: &[u8], arguments: Option<&[u8]>) -> bool {
+fn put_address(
+    out: &mut Vec<u8>,
+    limit: usize,
+    code: u8,
+    address: &[u8],
+    arguments: Option<&[u8]>,
+) -> Result<(), ModificationError> {
     match arguments {
         Some(arguments) => put(out, limit, code, &[address, b"\0", arguments, b"\0"]),
         None => put(out, limit, code, &[address, b"\0"]),
@@ -227,7 +254,7 @@ mod tests {
         ];
         for change in changes {
             let mut wire = Vec::new();
-            assert!(change.encode(&mut wire, frame::DEFAULT_LIMIT));
+            change.encode(&mut wire, frame::DEFAULT_LIMIT).unwrap();
             let header = frame::parse(&wire, frame::DEFAULT_LIMIT).unwrap().unwrap();
             assert_eq!(header.frame_len(), wire.len());
             assert_eq!(Modification::decode(header.code, &wire[frame::HEADER_LEN..]), Some(change));
@@ -255,10 +282,11 @@ mod tests {
     fn the_limit_counts_the_whole_payload() {
         let value = vec![b'v'; frame::DEFAULT_LIMIT - 2];
         let mut out = Vec::new();
-        assert!(!Modification::AddHeader { name: b"X", value: &value }.encode(&mut out, frame::DEFAULT_LIMIT));
-        assert!(out.is_empty());
-        assert!(Modification::AddHeader { name: b"X", value: &value[1..] }.encode(&mut out, frame::DEFAULT_LIMIT));
-        let change = Modification::ChangeHeader { index: 1, name: b"X", value: &value[4..] };
-        assert!(!change.encode(&mut out, frame::DEFAULT_LIMIT));
+        let mut encode = |change: Modification<'_>| change.encode(&mut out, frame::DEFAULT_LIMIT);
+        let too_large = Err(ModificationError::TooLarge);
+        assert_eq!(encode(Modification::AddHeader { name: b"X", value: &value }), too_large);
+        assert_eq!(encode(Modification::AddHeader { name: b"X", value: &value[1..] }), Ok(()));
+        assert_eq!(encode(Modification::ChangeHeader { index: 1, name: b"X", value: &value[4..] }), too_large);
+        assert_eq!(out.len(), frame::HEADER_LEN + frame::DEFAULT_LIMIT);
     }
 }

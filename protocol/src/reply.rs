@@ -1,5 +1,6 @@
 //! What the filter says: letters, payloads, both directions of the codec.
 
+use std::collections::TryReserveError;
 use std::fmt;
 
 use bytes::{Buf, BufMut};
@@ -114,26 +115,38 @@ impl<'a> Reply<'a> {
     /// For modifications beyond [`frame::DEFAULT_LIMIT`]; use [`Modification::encode`] for those.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Reply::Negotiated { version, actions, steps, macros } => {
-                let mut payload = Vec::new();
-                payload.put_u32(*version);
-                payload.put_u32(actions.bits());
-                payload.put_u32(steps.bits());
-                for (stage, names) in macros {
-                    payload.put_u32(stage.index());
-                    payload.put_slice(names);
-                    payload.put_u8(0);
-                }
-                frame::put(out, NEGOTIATED, &[&payload]);
-            }
-            Reply::ReplyCode(text) => frame::put(out, REPLY_CODE, &[text, b"\0"]),
-            Reply::ReplaceBody(octets) => frame::put(out, REPLACE_BODY, &[octets]),
             Reply::Modify(modification) => {
-                assert!(modification.encode(out, frame::DEFAULT_LIMIT), "modification exceeds a packet");
+                modification.encode(out, frame::DEFAULT_LIMIT).expect("the modification fits into a packet");
             }
+            reply => reply.try_encode(out).expect("there is memory for a packet"),
+        }
+    }
+
+    /// Appends a reply that is no modification as one frame. Fails, and appends nothing, when there is no memory.
+    ///
+    /// # Panics
+    ///
+    /// For modifications; they have [`Modification::encode`].
+    pub(crate) fn try_encode(&self, out: &mut Vec<u8>) -> Result<(), TryReserveError> {
+        match self {
+            Reply::Negotiated { version, actions, steps, macros } => {
+                let fixed = [version.to_be_bytes(), actions.bits().to_be_bytes(), steps.bits().to_be_bytes()];
+                let lists = macros.iter().map(|(_, names)| size_of::<u32>() + names.len() + 1).sum::<usize>();
+                out.try_reserve(frame::HEADER_LEN + fixed.as_flattened().len() + lists)?;
+                frame::put_header(out, NEGOTIATED, fixed.as_flattened().len() + lists);
+                out.put_slice(fixed.as_flattened());
+                for (stage, names) in macros {
+                    out.put_u32(stage.index());
+                    out.put_slice(names);
+                    out.put_u8(0);
+                }
+                Ok(())
+            }
+            Reply::ReplyCode(text) => frame::try_put(out, REPLY_CODE, &[text, b"\0"]),
+            Reply::ReplaceBody(bytes) => frame::try_put(out, REPLACE_BODY, &[bytes]),
             plain => {
                 let (code, _) = PLAIN.iter().find(|(_, reply)| reply == plain).expect("replies without payload");
-                frame::put(out, *code, &[]);
+                frame::try_put(out, *code, &[])
             }
         }
     }

@@ -22,6 +22,8 @@ pub enum SmtpReplyError {
     LongLine,
     /// There are more lines than [`SmtpReply::MAX_LINES`].
     TooManyLines,
+    /// There is no memory for the text.
+    NoMemory,
 }
 
 impl fmt::Display for SmtpReplyError {
@@ -32,6 +34,7 @@ impl fmt::Display for SmtpReplyError {
             SmtpReplyError::LineBreak => "a line holds a line break",
             SmtpReplyError::LongLine => "a line is too long",
             SmtpReplyError::TooManyLines => "there are too many lines",
+            SmtpReplyError::NoMemory => "there is no memory for it",
         })
     }
 }
@@ -48,13 +51,9 @@ impl SmtpReply {
     pub fn single(code: &[u8], status: Option<&[u8]>, text: Option<&[u8]>) -> Result<Self, SmtpReplyError> {
         check_codes(code, status)?;
         check_line(text.unwrap_or_default())?;
-        let mut reply = [code, b" ", status.unwrap_or_default()].concat();
-        if let Some(text) = text {
-            if status.is_some() {
-                reply.push(b' ');
-            }
-            reply.extend_from_slice(text);
-        }
+        let separator: &[u8] = if status.is_some() && text.is_some() { b" " } else { b"" };
+        let mut reply = Vec::new();
+        append(&mut reply, &[code, b" ", status.unwrap_or_default(), separator, text.unwrap_or_default()])?;
         Ok(SmtpReply { text: reply.into() })
     }
 
@@ -75,15 +74,13 @@ impl SmtpReply {
             }
             check_line(line)?;
             if number > 0 {
-                reply.extend_from_slice(b"\r\n");
+                append(&mut reply, &[b"\r\n"])?;
             }
             last_line = reply.len();
-            for part in [code, b"-", status, b" ", line] {
-                reply.extend_from_slice(part);
-            }
+            append(&mut reply, &[code, b"-", status, b" ", line])?;
         }
         if reply.is_empty() {
-            reply = [code, b"-", status].concat();
+            append(&mut reply, &[code, b"-", status])?;
         }
         reply[last_line + code.len()] = b' ';
         Ok(SmtpReply { text: reply.into() })
@@ -98,6 +95,12 @@ impl SmtpReply {
     pub fn is_permanent(&self) -> bool {
         self.text[0] == b'5'
     }
+}
+
+fn append(reply: &mut Vec<u8>, parts: &[&[u8]]) -> Result<(), SmtpReplyError> {
+    reply.try_reserve(parts.iter().map(|part| part.len()).sum()).map_err(|_| SmtpReplyError::NoMemory)?;
+    parts.iter().for_each(|part| reply.extend_from_slice(part));
+    Ok(())
 }
 
 fn check_codes(code: &[u8], status: Option<&[u8]>) -> Result<(), SmtpReplyError> {

@@ -1,10 +1,11 @@
 //! The registered filter: a `struct smfiDesc` as the server's [`Filter`].
 
 use super::callback::call;
-use super::mfapi::{SMFICTX, sfsistat, smfiDesc};
+use super::mfapi::{SMFICTX, SMFIS_TEMPFAIL, sfsistat, smfiDesc};
 use super::pointer::context_pointer;
 use crate::server::{Context, Filter};
 use milter_protocol::{Actions, Arguments, Callback, Callbacks, ClientAddress, Offer, Profile, Steps};
+use std::collections::TryReserveError;
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_ulong};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -118,12 +119,19 @@ impl Descriptor {
         .collect()
     }
 
-    /// Calls the callback; `None` if the filter has none for it, and within that what [`call`] gives.
+    /// Calls the callback; `None` if the filter has none for it, and within that what [`call`] gives. Where there is no
+    /// memory for its arguments, the filter is not called: the command is refused for now.
     ///
     /// # Safety
     ///
-    /// The session behind `ctx` lives, and no other callback of it runs.
-    unsafe fn call_c(&self, ctx: *mut SMFICTX, callback: &mut Callback<'_>) -> Option<Option<sfsistat>> {
+    /// No other callback of the session runs.
+    unsafe fn call_c(&self, context: &Context, callback: &mut Callback<'_>) -> Option<Option<sfsistat>> {
+        let ctx = context_pointer(context);
+        let refuse = |callback| {
+            context.report_lack_of_memory(callback);
+            Some(Some(SMFIS_TEMPFAIL))
+        };
+        let kind = callback.kind();
         let on_event = |event: Option<OnEvent>| {
             let event = event?;
             // SAFETY: as below.
@@ -131,7 +139,7 @@ impl Descriptor {
         };
         let on_envelope = |envelope: Option<OnEnvelope>, arguments: &mut Arguments<'_>| {
             let envelope = envelope?;
-            let mut vector = argument_vector(arguments);
+            let Ok(mut vector) = argument_vector(arguments) else { return refuse(kind) };
             let arguments = vector.as_mut_ptr();
             // SAFETY: as below.
             Some(call(move || unsafe { envelope(ctx, arguments) }))
@@ -157,12 +165,15 @@ impl Descriptor {
                 Callback::Data => on_event(self.data)?,
                 Callback::Unknown(command) => {
                     let unknown = self.unknown?;
-                    let mut copy;
+                    let mut copy = Vec::new();
                     let command = if command.ends_with(&[0]) {
                         c_string(command)
-                    } else {
-                        copy = [&**command, &[0]].concat();
+                    } else if copy.try_reserve_exact(command.len() + 1).is_ok() {
+                        copy.extend_from_slice(command);
+                        copy.push(0);
                         c_string(&mut copy)
+                    } else {
+                        return refuse(kind);
                     };
                     call(move || unknown(ctx, command))
                 }
@@ -194,8 +205,7 @@ impl Filter for Descriptor {
 
     fn call(&self, context: &Context, callback: &mut Callback<'_>) -> Option<c_int> {
         // SAFETY: `context` lives during the call; the server runs one callback of a session at a time.
-        unsafe { self.call_c(context_pointer(context), callback) }
-            .expect("the server asks only for callbacks of the profile")
+        unsafe { self.call_c(context, callback) }.expect("the server asks only for callbacks of the profile")
     }
 }
 
@@ -248,11 +258,12 @@ fn c_string(bytes: &mut [u8]) -> *mut c_char {
 }
 
 /// The strings of an envelope command, followed by NULL.
-fn argument_vector(arguments: &mut Arguments<'_>) -> Vec<*mut c_char> {
-    let mut vector = Vec::with_capacity(arguments.count() + 1);
+fn argument_vector(arguments: &mut Arguments<'_>) -> Result<Vec<*mut c_char>, TryReserveError> {
+    let mut vector = Vec::new();
+    vector.try_reserve_exact(arguments.count() + 1)?;
     vector.extend(arguments.bytes().split_inclusive_mut(|&octet| octet == 0).map(c_string));
     vector.push(ptr::null_mut());
-    vector
+    Ok(vector)
 }
 
 /// A client's address for xxfi_connect, with room for any family: filters copy it as a whole.

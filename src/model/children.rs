@@ -191,6 +191,7 @@ impl Children {
 
     /// Forks; gives, in the child, what it has for [`Self::into_parent`].
     pub(super) fn fork(&mut self, kind: Kind) -> io::Result<Option<Shared<Standing>>> {
+        self.living.try_reserve(1)?;
         let standing = Shared::new(Standing { unfinished: AtomicU64::new(1), over: AtomicBool::new(false) })?;
         let adopt = |child: &Child| self.ended.add_level(child.as_fd(), child.token());
         let Some(child) = child::fork(&self.alone, adopt)? else { return Ok(Some(standing)) };

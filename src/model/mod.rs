@@ -35,8 +35,8 @@ pub(crate) use processes::Processes;
 pub(crate) use threads::Threads;
 
 use crate::sys::cancellation::Cancellation;
-use crate::sys::process;
 use crate::sys::socket::{Acceptor, Family};
+use crate::sys::{memory, process};
 
 /// One connection with an MTA, as far as a model has to know it.
 pub(crate) trait Session: Send + 'static {
@@ -226,11 +226,15 @@ fn patience<V: Service>(service: &V, session: &V::Session, began: Instant) -> Op
     sooner(introduction.map(|limit| limit.saturating_sub(began.elapsed())), service.timeout())
 }
 
-/// Starts a thread that can run callbacks. It is not cancelled but in one.
+/// Starts a thread that can run callbacks. It is not cancelled but in one. While memory is short none is started: what a
+/// thread allocates at its start may not fail.
 fn start_thread<R: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> R + Send + 'static,
 ) -> io::Result<std::thread::JoinHandle<R>> {
+    if memory::is_short() {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
     let size = process::default_stack_size();
     std::thread::Builder::new().name(name.into()).stack_size(size).spawn(move || {
         Cancellation::DISABLED.set();

@@ -124,14 +124,14 @@ impl<V: Service> Shared<V> {
 
     /// Starts a thread for a role that has been taken.
     fn start(self: &Arc<Self>) {
-        let thread = {
-            let mut threads = self.threads.lock();
-            threads.handles.retain(|handle| !handle.is_finished());
-            threads.started += 1;
-            threads.started
-        };
+        let mut threads = self.threads.lock();
+        threads.handles.retain(|handle| !handle.is_finished());
+        threads.started += 1;
+        let thread = threads.started;
+        let room = threads.handles.try_reserve(1);
+        drop(threads);
         let shared = Arc::clone(self);
-        match start_thread("milter-pool", move || shared.work(thread)) {
+        match room.map_err(io::Error::from).and_then(|()| start_thread("milter-pool", move || shared.work(thread))) {
             Ok(handle) => self.threads.lock().handles.push(handle),
             Err(error) => {
                 self.service.trouble("start a thread", &error);
@@ -297,6 +297,10 @@ impl<V: Service> Shared<V> {
         for _ in 0..ADMISSIONS {
             if self.service.stopping() {
                 break;
+            }
+            if self.state.lock().make_room().is_err() {
+                self.service.exhausted(&io::ErrorKind::OutOfMemory.into());
+                return Then::Pause;
             }
             match self.service.admit(listener) {
                 Admission::Taken(session) => self.take_in(session),

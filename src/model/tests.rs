@@ -100,7 +100,7 @@ impl Session for Echo {
                     }
                 }
                 pace.end(0);
-                match socket::send(self.connection.as_fd(), &[&room[..len], &[]]) {
+                match socket::send(self.connection.as_fd(), &[&room[..len], &[], &[]]) {
                     Ok(_) if len == room.capacity() || hang_up => Next::More,
                     Ok(_) => Next::Wait,
                     Err(_) => Next::End,

@@ -98,6 +98,10 @@ impl<V: Service> Shared<V> {
         let mut pause = false;
         for listener in listeners {
             while !self.service.stopping() {
+                if self.state.lock().waiting.try_reserve(1).is_err() {
+                    self.service.exhausted(&io::ErrorKind::OutOfMemory.into());
+                    return true;
+                }
                 match self.service.admit(listener) {
                     Admission::Taken(session) => {
                         if !self.hand(session) {

@@ -3,7 +3,7 @@
 //! Connections wait with the kernel then. Where waiting is limited they are taken, wait here, and are refused when their
 //! time is up, by a filter that stands in for the real one: the MTA hears a proper refusal for now.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::ffi::{CStr, c_int};
 use std::io;
 use std::num::NonZero;
@@ -108,6 +108,11 @@ impl Lobby {
     /// Whether nobody waits here.
     pub(super) fn is_empty(&self) -> bool {
         self.limits.wait.is_none() || self.visitors.lock().is_empty()
+    }
+
+    /// Makes room for one more connection that waits, if connections do. Fails when there is no memory.
+    pub(super) fn make_room(&self) -> Result<(), TryReserveError> {
+        if self.is_open() { self.visitors.lock().try_reserve(1) } else { Ok(()) }
     }
 
     /// Has a connection wait.

@@ -7,6 +7,8 @@ use std::io;
 
 use milter_protocol::frame::HEADER_LEN;
 
+use crate::sys::memory;
+
 /// Octets that are read at once at most: a frame of the usual largest size and the one before it.
 const ROOM: usize = 128 * 1024;
 
@@ -22,7 +24,7 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// Fails when there is no memory: how much is needed is up to the peer.
+    /// Fails when there is no memory.
     fn with_room(room: usize) -> io::Result<Self> {
         let mut octets = Vec::new();
         octets.try_reserve_exact(room)?;
@@ -48,6 +50,10 @@ impl Buffer {
         self.octets.drain(..self.used);
         self.used = 0;
         let room = frame_len.min(ROOM.max(2 * self.octets.len()));
+        // How much is needed is up to the peer.
+        if !memory::is_available(room) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         Ok(self.octets.try_reserve_exact(room.saturating_sub(self.octets.len()))?)
     }
 
@@ -86,7 +92,11 @@ impl Spare {
         match kept {
             Some(kept) if kept.octets.capacity() > SMALL => Ok(kept),
             kept => {
-                let mut buffer = self.0.take().map_or_else(|| Buffer::with_room(ROOM), Ok)?;
+                let mut buffer = match self.0.take() {
+                    Some(buffer) => buffer,
+                    // Small pieces take longer, but need less.
+                    None => Buffer::with_room(ROOM).or_else(|_| Buffer::with_room(2 * SMALL))?,
+                };
                 if let Some(mut kept) = kept {
                     buffer.octets.extend_from_slice(kept.received());
                 }
@@ -104,8 +114,8 @@ impl Spare {
             copy.octets.extend_from_slice(buffer.received());
             kept = Some(copy);
         }
-        // One made for a frame of unusual size goes.
-        if buffer.octets.capacity() <= ROOM {
+        // One of unusual size goes.
+        if buffer.octets.capacity() == ROOM {
             buffer.octets.clear();
             buffer.used = 0;
             self.0 = Some(buffer);

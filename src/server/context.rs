@@ -1,7 +1,8 @@
 //! What the filter knows a session by, and what its callbacks can ask for.
 //!
 //! Callbacks re-enter the library, and some calls come from other threads. So a context is only ever shared, and what
-//! changes in it is behind a lock that is held for one call and never while a callback runs.
+//! changes in it is behind a lock that is held for one call, and neither while a callback runs nor while the peer has to
+//! make room for what is sent: a call that sends nothing never waits for the peer.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
@@ -13,8 +14,8 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use std::time::Instant;
 
 use milter_protocol::reply::body_chunks;
-use milter_protocol::{Actions, Callback, Callbacks, Engine, Modification, Profile, SmtpReply, SmtpReplyError, Stage};
-use parking_lot::{Mutex, MutexGuard};
+use milter_protocol::{Callback, Callbacks, Engine, Modification, Profile, SmtpReply, SmtpReplyError, Stage};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Filter;
 use super::admission::Refusal;
@@ -27,11 +28,11 @@ use crate::model::Service;
 use crate::sys::poll::{self, Interest};
 use crate::sys::{process, signal, socket};
 
-/// Replies that gather up to this many octets are sent together.
-const GATHER: usize = 64 * 1024;
+/// Replies that gather up to this many bytes are sent together.
+const BATCH_LIMIT: usize = 64 * 1024;
 
-/// Room for replies that a thread keeps, in octets.
-const KEEP: usize = 4 * 1024;
+/// Room for replies that a thread keeps, in bytes.
+const KEPT_CAPACITY: usize = 4 * 1024;
 
 /// One session as its callbacks see it.
 pub(crate) struct Context {
@@ -44,6 +45,8 @@ pub(crate) struct Context {
     connection: OwnedFd,
     private: AtomicPtr<c_void>,
     core: Mutex<Core>,
+    /// What was being sent has been sent, or cannot be.
+    sent: Condvar,
 }
 
 /// The part of a session that changes.
@@ -53,6 +56,9 @@ pub(super) struct Core {
     pub(super) heard: bool,
     /// Why nothing can be sent any more: a write failed and may have left half a packet.
     broken: Option<io::ErrorKind>,
+    /// A thread waits, without the lock, until the peer takes the rest of what it sends. Others that have something to send
+    /// come after it.
+    sending: bool,
 }
 
 impl Context {
@@ -75,7 +81,8 @@ impl Context {
             refused,
             connection,
             private: AtomicPtr::default(),
-            core: Mutex::new(Core { engine, heard: false, broken: None }),
+            core: Mutex::new(Core { engine, heard: false, broken: None, sending: false }),
+            sent: Condvar::new(),
         }
     }
 
@@ -170,51 +177,71 @@ impl Context {
         reply.map(|reply| self.core().engine.store_reply(reply)).is_ok()
     }
 
-    /// Asks the MTA for macros at a stage; false when that was done before.
+    /// Asks the MTA for macros at a stage; false when that was done before, or there is no memory.
     pub(crate) fn request_macros(&self, stage: Stage, names: &[u8]) -> bool {
-        let first = self.core().engine.request_macros(stage, names);
+        let outcome = self.core().engine.request_macros(stage, names);
         if let Some(observer) = self.observer() {
-            observer.requested_macros(stage, names, first);
+            observer.requested_macros(stage, names, outcome);
         }
-        first
+        outcome.is_ok()
     }
 
     /// Changes the message; false when it is not allowed now, too large, or cannot be delivered.
     pub(crate) fn modify(&self, modification: Modification<'_>) -> bool {
         let mut core = self.core();
-        let done = core.broken.is_none()
-            && core.engine.modify(&modification)
-            && (core.engine.output().len() <= GATHER || self.flush(&mut core));
+        let outcome = self.append(&mut core, &modification);
         if let Some(observer) = self.observer() {
-            observer.modified(&modification, core.outcome(done, modification.required_action()));
+            observer.modified(&modification, outcome);
         }
-        if let Some(metrics) = self.metrics().filter(|_| done) {
+        if let Some(metrics) = self.metrics().filter(|_| outcome.is_ok()) {
             metrics.modified(&modification);
         }
-        done
+        outcome.is_ok()
     }
 
-    /// Replaces the body by, or adds to its replacement, these octets. Nothing comes between the packets of one call.
+    fn append(&self, core: &mut MutexGuard<'_, Core>, modification: &Modification<'_>) -> Result<(), CallError> {
+        core.check_connection()?;
+        core.engine.modify(modification).map_err(CallError::Modification)?;
+        if core.engine.output().len() > BATCH_LIMIT && !self.flush(core) {
+            return Err(CallError::Unreachable);
+        }
+        Ok(())
+    }
+
+    /// Replaces the body by, or adds to its replacement, these bytes. Nothing comes between the packets of one call.
     pub(crate) fn replace_body(&self, body: &[u8]) -> bool {
         let mut core = self.core();
-        let done = body_chunks(body).all(|chunk| {
-            if core.broken.is_some() || !core.engine.begin_body_packet(chunk.len()) {
-                return false;
-            }
-            let output = core.engine.output();
-            if output.len() + chunk.len() <= GATHER {
-                output.extend_from_slice(chunk);
-                return true;
-            }
-            self.send(&mut core, chunk)
-        });
+        let outcome = self.append_body(&mut core, body);
         if let Some(observer) = self.observer() {
-            observer.replaced_body(body, core.outcome(done, Actions::CHANGE_BODY));
+            observer.replaced_body(body, outcome);
         }
-        if let Some(metrics) = self.metrics().filter(|_| done) {
+        if let Some(metrics) = self.metrics().filter(|_| outcome.is_ok()) {
             metrics.replaced_body();
         }
-        done
+        outcome.is_ok()
+    }
+
+    fn append_body(&self, core: &mut MutexGuard<'_, Core>, body: &[u8]) -> Result<(), CallError> {
+        let mut chunks = body_chunks(body).enumerate().peekable();
+        while let Some((number, chunk)) = chunks.next() {
+            core.check_connection()?;
+            let head = core.engine.body_packet(chunk.len()).map_err(CallError::Modification)?;
+            let is_last = chunks.peek().is_none();
+            let output = core.engine.output();
+            // While an earlier packet waited for the peer, another thread may have left what has to come behind the last.
+            let (is_next, len) = (number == 0 || output.is_empty(), head.len() + chunk.len());
+            if is_last && is_next && output.len() + len <= BATCH_LIMIT && output.try_reserve(len).is_ok() {
+                output.extend_from_slice(&head);
+                output.extend_from_slice(chunk);
+                return Ok(());
+            }
+            self.wait_for_turn(core);
+            let before = if number == 0 { std::mem::take(core.engine.output()) } else { Vec::new() };
+            if !self.send(core, before, [&head, chunk]) {
+                return Err(CallError::Unreachable);
+            }
+        }
+        Ok(())
     }
 
     /// Tells the MTA at once that the filter is still working. Whole packets only, from whichever thread.
@@ -248,65 +275,93 @@ impl Context {
         Ok(len)
     }
 
-    /// Sends all replies gathered.
-    pub(super) fn flush(&self, core: &mut Core) -> bool {
-        core.engine.output().is_empty() || self.send(core, &[])
+    /// Sends all replies gathered. Other threads have the lock while the peer does not take them.
+    pub(super) fn flush(&self, core: &mut MutexGuard<'_, Core>) -> bool {
+        self.wait_for_turn(core);
+        if core.engine.output().is_empty() {
+            return true;
+        }
+        let output = std::mem::take(core.engine.output());
+        self.send(core, output, [&[], &[]])
     }
 
-    /// Sends the replies gathered and then `tail`, waiting for room as long as the timeout allows each time.
-    fn send(&self, core: &mut Core, tail: &[u8]) -> bool {
-        let mut output = std::mem::take(core.engine.output());
+    /// Waits until no other thread is sending.
+    fn wait_for_turn(&self, core: &mut MutexGuard<'_, Core>) {
+        while core.sending {
+            self.sent.wait(core);
+        }
+    }
+
+    /// Sends `output` and then `packet`, given as its head and its payload, waiting for room as long as the timeout allows
+    /// each time. It has to be the turn of this thread.
+    fn send(&self, core: &mut MutexGuard<'_, Core>, mut output: Vec<u8>, packet: [&[u8]; 2]) -> bool {
         if core.broken.is_none() {
-            match self.send_all(&output, tail) {
-                Ok(()) => {
-                    if let Some(observer) = self.observer() {
-                        observer.sent(&output, tail);
+            let mut unsent = [&output[..], packet[0], packet[1]];
+            let mut outcome = self.send_without_waiting(&mut unsent);
+            if let Ok(false) = outcome {
+                core.sending = true;
+                outcome = MutexGuard::unlocked(core, || self.send_rest(&mut unsent));
+                core.sending = false;
+                self.sent.notify_all();
+            }
+            match (outcome, self.observer()) {
+                (Ok(_), Some(observer)) => {
+                    for (head, tail) in [(&output[..], &[][..]), (packet[0], packet[1])] {
+                        if !head.is_empty() {
+                            observer.sent(head, tail);
+                        }
                     }
                 }
-                Err(error) => core.broken = Some(error.kind()),
+                (Ok(_), None) => {}
+                (Err(error), _) => core.broken = Some(error.kind()),
             }
         }
-        if output.capacity() <= KEEP {
+        if output.capacity() <= KEPT_CAPACITY && core.engine.output().is_empty() {
             output.clear();
             *core.engine.output() = output;
         }
         core.broken.is_none()
     }
 
-    fn send_all(&self, mut head: &[u8], mut tail: &[u8]) -> io::Result<()> {
-        while !head.is_empty() || !tail.is_empty() {
-            let parts = if head.is_empty() { [tail, &[]] } else { [head, tail] };
-            match socket::send(self.connection(), &parts) {
-                Ok(sent) => {
+    /// Sends what the peer takes at once; true if that is everything.
+    fn send_without_waiting(&self, unsent: &mut [&[u8]; 3]) -> io::Result<bool> {
+        while !unsent.iter().all(|part| part.is_empty()) {
+            match socket::send(self.connection(), unsent) {
+                Ok(mut sent) => {
                     if let Some(metrics) = self.metrics() {
                         metrics.sent(sent);
                     }
-                    let of_head = sent.min(head.len());
-                    head = &head[of_head..];
-                    tail = &tail[sent - of_head..];
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let [false] = poll::wait([(self.connection(), Interest::Write)], self.server.timeout())? {
-                        return Err(io::ErrorKind::TimedOut.into());
+                    for part in &mut *unsent {
+                        let of_part = sent.min(part.len());
+                        *part = &part[of_part..];
+                        sent -= of_part;
                     }
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Sends everything, whenever the peer takes some of it.
+    fn send_rest(&self, unsent: &mut [&[u8]; 3]) -> io::Result<bool> {
+        loop {
+            if let [false] = poll::wait([(self.connection(), Interest::Write)], self.server.timeout())? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if self.send_without_waiting(unsent)? {
+                return Ok(true);
+            }
+        }
     }
 }
 
 impl Core {
-    /// What came of a change that needs `action`.
-    fn outcome(&self, done: bool, action: Actions) -> Result<(), CallError> {
-        match self.engine.obstacle(action) {
-            _ if done => Ok(()),
-            _ if self.broken.is_some() => Err(CallError::Unreachable),
-            Some(obstacle) => Err(CallError::Obstacle(obstacle)),
-            None => Err(CallError::TooLarge),
-        }
+    /// Fails when the MTA cannot be reached any more.
+    fn check_connection(&self) -> Result<(), CallError> {
+        if self.broken.is_none() { Ok(()) } else { Err(CallError::Unreachable) }
     }
 
     /// Whether to give the session up because of a write that failed. If the peer has merely gone, what it said before

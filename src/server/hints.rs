@@ -101,7 +101,12 @@ impl Deletions {
         match deletions.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
             Some((_, last)) => std::mem::replace(last, index) < index,
             None => {
-                deletions.push((name.to_vec(), index));
+                let mut copy = Vec::new();
+                // Without memory there is no advice.
+                if copy.try_reserve_exact(name.len()).is_ok() && deletions.try_reserve(1).is_ok() {
+                    copy.extend_from_slice(name);
+                    deletions.push((copy, index));
+                }
                 false
             }
         }

@@ -77,8 +77,16 @@ const MODIFICATIONS: [&str; 9] = [
     "replace_body",
 ];
 
-const FAILURES: [&str; 7] =
-    ["frame", "unknown_command", "out_of_order", "missing_payload", "payload", "negotiation", "undefined_verdict"];
+const FAILURES: [&str; 8] = [
+    "frame",
+    "unknown_command",
+    "out_of_order",
+    "missing_payload",
+    "payload",
+    "negotiation",
+    "undefined_verdict",
+    "no_memory",
+];
 
 /// Callbacks whose return value is a verdict about mail.
 const DECIDING: Callbacks = Callbacks::NEGOTIATE.union(Callbacks::ABORT).union(Callbacks::CLOSE).complement();
@@ -159,6 +167,7 @@ impl Metrics {
             Failure::Payload(..) => 4,
             Failure::Negotiation(_) => 5,
             Failure::UndefinedVerdict { .. } => 6,
+            Failure::NoMemory => 7,
         };
         count(&self.counters.failures[place], 1);
     }

@@ -10,12 +10,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use milter_protocol::modification::Obstacle;
 use milter_protocol::negotiation::ALL_OPTIONS;
 use milter_protocol::packet::{self, Field, Packet, Value};
 use milter_protocol::record::Kind;
 use milter_protocol::{
-    Callbacks, CommandCode, Failure, Modification, SmtpReply, SmtpReplyError, Stage, Verdict, frame,
+    Callbacks, CommandCode, Failure, Modification, ModificationError, RequestError, SmtpReply, SmtpReplyError, Stage,
+    Verdict, frame,
 };
 
 use super::hints::{Deletions, Hints};
@@ -181,7 +181,9 @@ impl Observer {
     }
 
     fn advise(&self, call: &str, outcome: Result<(), CallError>) {
-        if let (Some(hints), Err(CallError::Obstacle(obstacle))) = (&self.observers.hints, outcome) {
+        if let (Some(hints), Err(CallError::Modification(ModificationError::Obstacle(obstacle)))) =
+            (&self.observers.hints, outcome)
+        {
             hints.obstacle(call, obstacle);
         }
     }
@@ -206,9 +208,9 @@ impl Observer {
     }
 
     /// The filter has asked the MTA for macros.
-    pub(super) fn requested_macros(&self, stage: Stage, names: &[u8], first: bool) {
+    pub(super) fn requested_macros(&self, stage: Stage, names: &[u8], outcome: Result<(), RequestError>) {
         let fields = vec![("stage", Value::Word(packet::stage_name(stage))), ("macros", Value::Text(names))];
-        self.called("smfi_setsymlist", fields, if first { Ok(()) } else { Err("there was a list for this stage") });
+        self.called("smfi_setsymlist", fields, outcome);
     }
 
     /// The filter has looked up a macro.
@@ -241,16 +243,14 @@ impl Observer {
 /// Why a call of the filter has failed.
 #[derive(Clone, Copy)]
 pub(super) enum CallError {
-    Obstacle(Obstacle),
-    TooLarge,
+    Modification(ModificationError),
     Unreachable,
 }
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CallError::Obstacle(obstacle) => obstacle.fmt(f),
-            CallError::TooLarge => f.write_str("it does not fit into a packet"),
+            CallError::Modification(error) => error.fmt(f),
             CallError::Unreachable => f.write_str("the MTA cannot be reached"),
         }
     }

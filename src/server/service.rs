@@ -23,6 +23,7 @@ use super::settings::Plan;
 use super::stop::{self, Stop};
 use super::watch::Watch;
 use crate::model::{Admission, Connection, Service, Ticket};
+use crate::sys::memory;
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
 use crate::sys::socket::{self, Acceptor, Family};
@@ -228,6 +229,10 @@ impl Service for Server {
                 return Admission::Taken(Connection { descriptor: connection, ticket });
             }
             None => {}
+        }
+        if memory::is_short() || self.lobby.make_room().is_err() {
+            self.exhausted(&io::ErrorKind::OutOfMemory.into());
+            return Admission::Pause;
         }
         let full = self.lobby.is_full();
         if full && !self.lobby.is_open() {

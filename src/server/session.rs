@@ -17,6 +17,7 @@ use super::buffer::{Buffer, Scratch, Spare};
 use super::context::{Context, Core};
 use super::log::Level;
 use crate::model::{self, Next, Pace};
+use crate::sys::memory;
 
 /// A session, owned by whoever serves it.
 pub(crate) struct Session {
@@ -176,7 +177,11 @@ impl Step<'_> {
         if let Some(observer) = context.observer() {
             observer.command(code, payload);
         }
-        self.core.engine.handle_command(code, payload);
+        if takes_memory(code) && !memory::is_available(payload.len()) {
+            self.core.engine.handle_lack_of_memory();
+        } else {
+            self.core.engine.handle_command(code, payload);
+        }
         let next = self.run_callbacks(payload);
         if next.is_over() {
             return next;
@@ -266,6 +271,13 @@ impl Step<'_> {
     }
 }
 
+/// Whether a command of this letter is kept, or its arguments are listed for the filter. How much memory that needs is up
+/// to the MTA, and not for the reserve.
+fn takes_memory(code: u8) -> bool {
+    use CommandCode::{Macro, Mail, Rcpt, Unknown};
+    matches!(CommandCode::from_letter(code), Some(Macro | Mail | Rcpt | Unknown))
+}
+
 /// Runs one callback. What it asks the library for takes the lock of the session.
 fn run_callback(context: &Arc<Context>, callback: &mut Callback<'_>, pace: &mut dyn Pace) -> Option<c_int> {
     let kind = callback.kind();
@@ -300,6 +312,13 @@ impl Context {
             observer.logged(text);
         }
         self.server.report(level, format_args!("[{}] {text}", self.number));
+    }
+
+    /// Tells the operator that a callback was not called because there was no memory for its arguments.
+    pub(crate) fn report_lack_of_memory(&self, callback: Callbacks) {
+        let callback = callback.c_name();
+        let text = format_args!("out of memory: {callback} is not called, and the command is refused for now");
+        self.report(Level::Error, text);
     }
 
     /// Writes a line of debug output if the filter has asked for more than `level`.

@@ -336,13 +336,13 @@ pub(crate) fn hang_up(connection: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Writes as much of `parts`, one after another, as fits, without waiting and without SIGPIPE.
-pub(crate) fn send(connection: BorrowedFd<'_>, parts: &[&[u8]; 2]) -> io::Result<usize> {
+pub(crate) fn send(connection: BorrowedFd<'_>, parts: &[&[u8]; 3]) -> io::Result<usize> {
     #[cfg(target_vendor = "apple")]
     // The library ignores SIGPIPE anyway; this system has no flag for one call.
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
     #[cfg(not(target_vendor = "apple"))]
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    if let [only, []] = parts {
+    if let [only, [], []] = parts {
         // SAFETY: the octets are readable.
         return check_len(unsafe { direct::send(number(connection), only.as_ptr().cast(), only.len(), FLAGS) });
     }

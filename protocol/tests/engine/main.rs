@@ -5,10 +5,11 @@ mod order;
 mod told;
 
 use milter_protocol::frame::FrameError;
+use milter_protocol::modification::Obstacle;
 use milter_protocol::negotiation::NegotiationError;
 use milter_protocol::{
-    Actions, Callback, Callbacks, Command, CommandCode, Engine, Failure, Modification, Notice, Profile, Stage, State,
-    Steps, frame,
+    Actions, Callback, Callbacks, Command, CommandCode, Engine, Failure, Modification, ModificationError, Notice,
+    Profile, Stage, State, Steps, frame,
 };
 
 use conversation::{Conversation, profile};
@@ -361,22 +362,23 @@ fn a_missing_reply_is_given_and_told() {
 #[test]
 fn modifications_belong_to_the_end_of_a_message() {
     let change = Modification::AddHeader { name: b"X", value: b"y" };
+    let too_early = Err(ModificationError::Obstacle(Obstacle::NotEndOfMessage));
     let mut session = Conversation::negotiated(all(), &[]);
-    assert!(!session.engine.modify(&change));
+    assert_eq!(session.engine.modify(&change), too_early);
     session.say(&[mail(), rcpt()]);
     session.engine.handle_command(b'T', b"");
     assert!(matches!(session.engine.poll_callback(&mut []), Some(Callback::Data)));
-    assert!(!session.engine.modify(&change));
+    assert_eq!(session.engine.modify(&change), too_early);
     session.engine.answer(0);
     session.run(&mut []);
     session.engine.handle_command(b'E', b"");
     assert!(matches!(session.engine.poll_callback(&mut []), Some(Callback::Eom)));
-    assert!(session.engine.modify(&change));
-    let too_large = vec![b'x'; frame::DEFAULT_LIMIT];
-    assert!(!session.engine.modify(&Modification::Quarantine { reason: &too_large }));
+    assert_eq!(session.engine.modify(&change), Ok(()));
+    let too_large = Modification::Quarantine { reason: &vec![b'x'; frame::DEFAULT_LIMIT] };
+    assert_eq!(session.engine.modify(&too_large), Err(ModificationError::TooLarge));
     session.engine.answer(0);
     session.run(&mut []);
-    assert!(!session.engine.modify(&change));
+    assert_eq!(session.engine.modify(&change), too_early);
     assert_eq!(session.replies, "ccchc");
 }
 
@@ -404,8 +406,8 @@ fn an_answer_to_the_offer_beyond_the_limit_fails_the_session() {
     for (spare, replies) in [(0, "pO"), (1, "p")] {
         let mut session = Conversation::new(all(), &[]);
         let list = vec![b'x'; frame::DEFAULT_LIMIT - 12 - 2 * 5 - 1 + spare];
-        assert!(session.engine.request_macros(Stage::Rcpt, &list));
-        assert!(session.engine.request_macros(Stage::Connect, b"j"));
+        assert_eq!(session.engine.request_macros(Stage::Rcpt, &list), Ok(()));
+        assert_eq!(session.engine.request_macros(Stage::Connect, b"j"), Ok(()));
         // What else is still to be sent does not count.
         session.engine.progress();
         session.say(&[OFFER]);
@@ -430,20 +432,25 @@ fn a_negotiation_without_a_choice_is_refused() {
 }
 
 #[test]
-fn body_packets_are_announced_at_the_end_of_a_message() {
+fn body_packets_belong_to_the_end_of_a_message() {
     let mut session = Conversation::negotiated(all(), &[]);
     session.say(&[mail(), rcpt()]);
-    assert!(!session.engine.begin_body_packet(1));
+    assert_eq!(session.engine.body_packet(1), Err(ModificationError::Obstacle(Obstacle::NotEndOfMessage)));
     session.engine.handle_command(b'E', b"");
     assert!(matches!(session.engine.poll_callback(&mut []), Some(Callback::Eom)));
-    assert!(!session.engine.begin_body_packet(frame::DEFAULT_LIMIT + 1));
-    assert!(session.engine.output().is_empty());
-    assert!(session.engine.begin_body_packet(2));
-    assert_eq!(session.engine.output()[..], *b"\0\0\0\x03b");
-    session.engine.output().extend_from_slice(b"xy");
-    session.engine.answer(0);
+    assert_eq!(session.engine.body_packet(frame::DEFAULT_LIMIT + 1), Err(ModificationError::TooLarge));
+    assert_eq!(session.engine.body_packet(2), Ok(*b"\0\0\0\x03b"));
+}
+
+#[test]
+fn a_lack_of_memory_ends_the_session_and_its_message() {
+    let mut session = Conversation::negotiated(all(), &[]);
+    session.say(&[mail()]);
+    session.engine.handle_lack_of_memory();
     session.run(&mut []);
-    assert_eq!(session.replies, "ccbc");
+    assert_eq!(session.called, ["envfrom", "abort", "close"]);
+    assert_eq!(session.engine.failure(), Some(Failure::NoMemory));
+    assert!(session.engine.is_finished());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Where sessions lie while they are idle.
 
+use std::collections::TryReserveError;
 use std::time::{Duration, Instant};
 
 /// Names a session in events and in the queue. A slot is used again after its session ended, under another generation.
@@ -57,6 +58,16 @@ impl<S> Slots<S> {
     /// How many sessions there are, in their slots or out of them.
     pub(super) fn sessions(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Makes room for one more session. Fails when there is no memory.
+    pub(super) fn make_room(&mut self) -> Result<(), TryReserveError> {
+        if self.free.is_empty() {
+            self.slots.try_reserve(1)?;
+            // Every slot gets free at some time, when nothing may fail.
+            self.free.try_reserve(self.slots.len() + 1)?;
+        }
+        Ok(())
     }
 
     /// A slot for a session that is out of it.

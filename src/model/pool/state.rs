@@ -1,7 +1,7 @@
 //! What the pool's mutex guards, and every decision about it: who is idle, what is ready, who leads. No system calls
 //! but those of waking a parked thread.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -270,6 +270,15 @@ impl<S: Session> State<S> {
         self.expire(now, Duration::ZERO);
     }
 
+    /// Makes room for one more session wherever sessions are kept. Fails when there is no memory.
+    pub(super) fn make_room(&mut self) -> Result<(), TryReserveError> {
+        self.slots.make_room()?;
+        // A job for each session, and one to accept connections.
+        let jobs = self.slots.sessions() + 2;
+        self.ready.try_reserve(jobs.saturating_sub(self.ready.len()))?;
+        self.strangers.try_reserve(1)
+    }
+
     /// A slot for a new session, which counts as in a step until it is registered for events: nothing happens to it.
     /// `strange_since` is when its time to introduce itself begins, if that is limited.
     pub(super) fn reserve(&mut self, strange_since: Option<Instant>) -> Token {
@@ -459,7 +468,7 @@ impl<S: Session> State<S> {
                 parked.engaged.notify_one();
                 Engaged::Parked
             }
-            None if self.threads < self.limit => {
+            None if self.threads < self.limit && self.make_room_for_thread().is_ok() => {
                 self.threads += 1;
                 Engaged::New
             }
@@ -467,6 +476,13 @@ impl<S: Session> State<S> {
         };
         self.leaders += 1;
         Some(engaged)
+    }
+
+    /// Makes room for one more thread, in a step or parked. Fails when there is no memory.
+    fn make_room_for_thread(&mut self) -> Result<(), TryReserveError> {
+        let threads = self.threads + 1;
+        self.steps.try_reserve(threads.saturating_sub(self.steps.len()))?;
+        self.parked.try_reserve(threads.saturating_sub(self.parked.len()))
     }
 
     // ---- parked threads

@@ -216,7 +216,7 @@ fn answer(connection: BorrowedFd<'_>, text: impl FnOnce() -> String) -> io::Resu
     let mut left = answer.as_bytes();
     let deadline = Instant::now() + READING;
     while !left.is_empty() {
-        match socket::send(connection, &[left, &[]]) {
+        match socket::send(connection, &[left, &[], &[]]) {
             Ok(sent) => left = &left[sent..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let time = deadline.saturating_duration_since(Instant::now());
