@@ -370,3 +370,98 @@ impl Core {
         self.broken.is_some_and(|kind| !matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::thread;
+    use std::time::Duration;
+
+    use milter_protocol::{Actions, Command, Reply, Steps, frame};
+
+    use super::*;
+    use crate::model::{Next, Session as _};
+    use crate::server::buffer::Scratch;
+    use crate::server::session::Session;
+
+    /// Bytes of a body that no socket takes at once.
+    const LARGE: usize = 4 << 20;
+
+    /// At the end of a message, has calls made by several threads while the peer does not read.
+    struct Busy {
+        peer_may_read: AtomicBool,
+    }
+
+    fn wait_until(condition: impl Fn() -> bool) {
+        while !condition() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    impl Filter for Busy {
+        fn name(&self) -> &CStr {
+            c"busy"
+        }
+
+        fn profile(&self) -> Profile {
+            let actions = Actions::CHANGE_BODY | Actions::QUARANTINE;
+            Profile { version: 0x0100_0001, actions, callbacks: Callbacks::EOM, promised: Steps::empty() }
+        }
+
+        fn call(&self, context: &Context, _: &mut Callback<'_>) -> Option<c_int> {
+            thread::scope(|scope| {
+                let body = scope.spawn(|| context.replace_body(&vec![b'x'; LARGE]));
+                wait_until(|| context.core().sending);
+                // These send nothing. With the lock held by the other thread, they would wait for ever.
+                assert!(context.macro_value(b"i").is_none());
+                assert!(context.set_reply("smfi_setreply", SmtpReply::single(b"451", None, None)));
+                assert!(context.modify(Modification::Quarantine { reason: b"later" }));
+                assert!(!body.is_finished());
+                let progress = scope.spawn(|| context.progress());
+                self.peer_may_read.store(true, SeqCst);
+                assert!(body.join().unwrap() && progress.join().unwrap());
+            });
+            Some(0)
+        }
+    }
+
+    #[test]
+    fn calls_that_send_nothing_do_not_wait_for_the_peer() {
+        let filter = Arc::new(Busy { peer_may_read: AtomicBool::new(false) });
+        let server = Arc::new(Server::for_test(filter.clone()));
+        let (mut peer, connection) = UnixStream::pair().unwrap();
+        let context = Arc::new(Context::new(server, 1, connection.into()));
+        let mut session = Session::new(context, None);
+        let mut writer = peer.try_clone().unwrap();
+        let mut serve = |command: &Command<'_>| {
+            let mut wire = Vec::new();
+            command.encode(&mut wire);
+            writer.write_all(&wire).unwrap();
+            session.serve(&mut Scratch::default(), &mut (), false)
+        };
+        let offer = Command::Negotiate { version: 6, actions: Actions::VERSION_6, steps: Steps::VERSION_6 };
+        assert_eq!(serve(&offer), Next::Wait);
+        assert_eq!(serve(&Command::Mail(vec![b"<a>"])), Next::Wait);
+        let reader = thread::spawn(move || {
+            wait_until(|| filter.peer_may_read.load(SeqCst));
+            let mut wire = Vec::new();
+            peer.read_to_end(&mut wire).unwrap();
+            wire
+        });
+        assert_eq!(serve(&Command::EndOfBody(b"")), Next::Wait);
+        drop(session);
+        let wire = reader.join().unwrap();
+        let mut rest = &wire[..];
+        let mut letters = Vec::new();
+        while let Some(header) = frame::parse(rest, frame::DEFAULT_LIMIT).unwrap() {
+            Reply::decode(header.code, &rest[frame::HEADER_LEN..header.frame_len()]).unwrap();
+            letters.push(header.code);
+            rest = &rest[header.frame_len()..];
+        }
+        letters.dedup();
+        assert_eq!(letters.escape_ascii().to_string(), "Ocbqpc");
+    }
+}
