@@ -48,16 +48,28 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// Bytes before what an entry holds: its kind, its time and a length.
+    pub const HEAD_LEN: usize = size_of::<u8>() + size_of::<u64>() + size_of::<u32>();
+
     /// Appends the entry.
     ///
     /// # Panics
     ///
     /// For 4 GiB of octets.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u8(self.kind as u8);
-        out.put_u64(u64::try_from(self.at.as_micros()).unwrap_or(u64::MAX));
-        out.put_u32(u32::try_from(self.octets.len()).expect("less than 4 GiB at once"));
+        Entry::encode_head(self.kind, self.at, self.octets.len(), out);
         out.put_slice(self.octets);
+    }
+
+    /// Appends the head of an entry that holds `len` bytes; they have to follow.
+    ///
+    /// # Panics
+    ///
+    /// For 4 GiB of bytes.
+    pub fn encode_head(kind: Kind, at: Duration, len: usize, out: &mut Vec<u8>) {
+        out.put_u8(kind as u8);
+        out.put_u64(u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
+        out.put_u32(u32::try_from(len).expect("less than 4 GiB at once"));
     }
 }
 

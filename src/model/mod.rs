@@ -226,13 +226,13 @@ fn patience<V: Service>(service: &V, session: &V::Session, began: Instant) -> Op
     sooner(introduction.map(|limit| limit.saturating_sub(began.elapsed())), service.timeout())
 }
 
-/// Starts a thread that can run callbacks. It is not cancelled but in one. While memory is short none is started: what a
-/// thread allocates at its start may not fail.
+/// Starts a thread that can run callbacks. It is not cancelled but in one. Without memory none is started: what a
+/// thread allocates at its start must not fail.
 fn start_thread<R: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> R + Send + 'static,
 ) -> io::Result<std::thread::JoinHandle<R>> {
-    if memory::is_short() {
+    if !memory::has_room_for_thread() {
         return Err(io::ErrorKind::OutOfMemory.into());
     }
     let size = process::default_stack_size();

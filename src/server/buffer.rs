@@ -44,9 +44,11 @@ impl Buffer {
 
     /// Makes room to go on receiving a frame of this length: as much as has come already, and at least some.
     pub(super) fn expect(&mut self, frame_len: usize) -> io::Result<()> {
-        if self.used + frame_len <= self.octets.capacity() {
-            return Ok(());
-        }
+        if self.used + frame_len <= self.octets.capacity() { Ok(()) } else { self.grow(frame_len) }
+    }
+
+    #[cold]
+    fn grow(&mut self, frame_len: usize) -> io::Result<()> {
         self.octets.drain(..self.used);
         self.used = 0;
         let room = frame_len.min(ROOM.max(2 * self.octets.len()));

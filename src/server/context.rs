@@ -31,6 +31,9 @@ use crate::sys::{process, signal, socket};
 /// Replies that gather up to this many bytes are sent together.
 const BATCH_LIMIT: usize = 64 * 1024;
 
+/// Bytes of a queue id that are shown. It is the MTA's word, and may be anything.
+const MAX_QUEUE_ID: usize = 100;
+
 /// Room for replies that a thread keeps, in bytes.
 const KEPT_CAPACITY: usize = 4 * 1024;
 
@@ -165,7 +168,8 @@ impl Context {
     /// What the MTA calls the message in hand, if it has said so and nobody is busy with the session's state.
     pub(super) fn queue_id(&self) -> Option<String> {
         let core = self.core.try_lock()?;
-        let id = core.engine.macro_value(b"i")?.iter().map(Cell::get).take_while(|octet| *octet != 0);
+        let id =
+            core.engine.macro_value(b"i")?.iter().map(Cell::get).take_while(|octet| *octet != 0).take(MAX_QUEUE_ID);
         Some(id.flat_map(std::ascii::escape_default).map(char::from).collect())
     }
 
@@ -296,24 +300,21 @@ impl Context {
     /// each time. It has to be the turn of this thread.
     fn send(&self, core: &mut MutexGuard<'_, Core>, mut output: Vec<u8>, packet: [&[u8]; 2]) -> bool {
         if core.broken.is_none() {
-            let mut unsent = [&output[..], packet[0], packet[1]];
-            let mut outcome = self.send_without_waiting(&mut unsent);
-            if let Ok(false) = outcome {
-                core.sending = true;
-                outcome = MutexGuard::unlocked(core, || self.send_rest(&mut unsent));
-                core.sending = false;
-                self.sent.notify_all();
-            }
-            match (outcome, self.observer()) {
-                (Ok(_), Some(observer)) => {
-                    for (head, tail) in [(&output[..], &[][..]), (packet[0], packet[1])] {
-                        if !head.is_empty() {
-                            observer.sent(head, tail);
-                        }
+            let parts = [&output[..], packet[0], packet[1]];
+            let outcome = match socket::send(self.connection(), &parts) {
+                Ok(sent) if sent == parts.iter().map(|part| part.len()).sum() => {
+                    self.count_sent(sent);
+                    Ok(())
+                }
+                outcome => self.send_rest(core, parts, outcome),
+            };
+            match outcome {
+                Ok(()) => {
+                    if let Some(observer) = self.observer() {
+                        observer.sent(&output, packet);
                     }
                 }
-                (Ok(_), None) => {}
-                (Err(error), _) => core.broken = Some(error.kind()),
+                Err(error) => core.broken = Some(error.kind()),
             }
         }
         if output.capacity() <= KEPT_CAPACITY && core.engine.output().is_empty() {
@@ -323,38 +324,55 @@ impl Context {
         core.broken.is_none()
     }
 
-    /// Sends what the peer takes at once; true if that is everything.
-    fn send_without_waiting(&self, unsent: &mut [&[u8]; 3]) -> io::Result<bool> {
-        while !unsent.iter().all(|part| part.is_empty()) {
-            match socket::send(self.connection(), unsent) {
-                Ok(mut sent) => {
-                    if let Some(metrics) = self.metrics() {
-                        metrics.sent(sent);
+    /// Sends what is left of `parts` after a first attempt, whenever the peer takes some of it, and meanwhile leaves the
+    /// lock to other threads.
+    #[cold]
+    fn send_rest(
+        &self,
+        core: &mut MutexGuard<'_, Core>,
+        mut parts: [&[u8]; 3],
+        mut attempt: io::Result<usize>,
+    ) -> io::Result<()> {
+        core.sending = true;
+        let outcome = MutexGuard::unlocked(core, || {
+            loop {
+                match attempt {
+                    Ok(sent) => {
+                        self.count_sent(sent);
+                        skip(&mut parts, sent);
+                        if parts.iter().all(|part| part.is_empty()) {
+                            return Ok(());
+                        }
                     }
-                    for part in &mut *unsent {
-                        let of_part = sent.min(part.len());
-                        *part = &part[of_part..];
-                        sent -= of_part;
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if let [false] = poll::wait([(self.connection(), Interest::Write)], self.server.timeout())? {
+                            return Err(io::ErrorKind::TimedOut.into());
+                        }
                     }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                attempt = socket::send(self.connection(), &parts);
             }
-        }
-        Ok(true)
+        });
+        core.sending = false;
+        self.sent.notify_all();
+        outcome
     }
 
-    /// Sends everything, whenever the peer takes some of it.
-    fn send_rest(&self, unsent: &mut [&[u8]; 3]) -> io::Result<bool> {
-        loop {
-            if let [false] = poll::wait([(self.connection(), Interest::Write)], self.server.timeout())? {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            if self.send_without_waiting(unsent)? {
-                return Ok(true);
-            }
+    fn count_sent(&self, bytes: usize) {
+        if let Some(metrics) = self.metrics() {
+            metrics.sent(bytes);
         }
+    }
+}
+
+/// Takes so many bytes off the front of `parts`.
+fn skip(parts: &mut [&[u8]; 3], mut bytes: usize) {
+    for part in parts {
+        let of_part = bytes.min(part.len());
+        *part = &part[of_part..];
+        bytes -= of_part;
     }
 }
 

@@ -22,6 +22,7 @@ use super::hints::{Deletions, Hints};
 use super::options::Options;
 use super::recording::{Archive, Recording};
 use super::trace::Trace;
+use crate::sys::memory;
 
 /// What is observed of one run.
 pub(super) struct Observers {
@@ -35,6 +36,10 @@ pub(super) struct ObserverError {
     pub(super) what: String,
     pub(super) error: io::Error,
 }
+
+/// Bytes that a line of the trace may take, as fields and as text, for each byte that it is about: macros without names
+/// and values take most.
+const LINE_MEMORY: usize = 48;
 
 /// How long the end of a run waits for a trace to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -90,6 +95,16 @@ impl Observer {
         self.observers.trace.is_some()
     }
 
+    /// Whether there is a trace, and memory for a line about so many bytes. Without memory the line is left out.
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let Some(trace) = &self.observers.trace else { return false };
+        let has_room = memory::is_available(bytes.saturating_mul(LINE_MEMORY));
+        if !has_room {
+            trace.leave_out();
+        }
+        has_room
+    }
+
     fn record(&self, kind: Kind, parts: &[&[u8]]) {
         if let Some(archive) = &self.observers.archive {
             self.recording.write(archive, self.session, kind, parts);
@@ -110,27 +125,36 @@ impl Observer {
         if letter == CommandCode::EndOfBody.letter() {
             self.deletions.clear();
         }
-        if !self.is_traced() {
+        if !self.has_room_for(payload.len()) {
             return;
         }
         let Packet { name, fields } = Packet::of_command(letter, payload);
         self.trace("command", name, &fields);
     }
 
-    /// Replies have been sent; the last one ends in `tail`.
+    /// Replies have been sent, and then `packet`, given as its head and its payload; there may be none.
     #[cold]
-    pub(super) fn sent(&self, mut head: &[u8], tail: &[u8]) {
-        self.record(Kind::FromFilter, &[head, tail]);
+    pub(super) fn sent(&self, mut replies: &[u8], packet: [&[u8]; 2]) {
+        self.record(Kind::FromFilter, &[replies, packet[0], packet[1]]);
         if !self.is_traced() {
             return;
         }
-        while let Ok(Some(header)) = frame::parse(head, usize::MAX) {
-            let (whole, rest) = head.split_at(header.frame_len().min(head.len()));
-            let last = [&whole[frame::HEADER_LEN..], if rest.is_empty() { tail } else { &[] }].concat();
-            let Packet { name, fields } = Packet::of_reply(header.code, &last);
-            self.trace("reply", name, &fields);
-            head = rest;
+        while let Ok(Some(header)) = frame::parse(replies, usize::MAX) {
+            let (reply, rest) = replies.split_at(header.frame_len());
+            self.sent_reply(header.code, &reply[frame::HEADER_LEN..]);
+            replies = rest;
         }
+        if let Ok(Some(header)) = frame::parse(packet[0], usize::MAX) {
+            self.sent_reply(header.code, packet[1]);
+        }
+    }
+
+    fn sent_reply(&self, letter: u8, payload: &[u8]) {
+        if !self.has_room_for(payload.len()) {
+            return;
+        }
+        let Packet { name, fields } = Packet::of_reply(letter, payload);
+        self.trace("reply", name, &fields);
     }
 
     /// A callback has returned, or ended its thread.

@@ -89,7 +89,10 @@ impl Recording {
 impl Tape {
     fn write(&self, kind: Kind, parts: &[&[u8]]) -> io::Result<()> {
         let mut entry = Vec::new();
-        Entry { kind, at: self.start.elapsed(), octets: &parts.concat() }.encode(&mut entry);
+        let len = parts.iter().map(|part| part.len()).sum();
+        entry.try_reserve(Entry::HEAD_LEN + len)?;
+        Entry::encode_head(kind, self.start.elapsed(), len, &mut entry);
+        parts.iter().for_each(|part| entry.extend_from_slice(part));
         self.append(&entry)
     }
 

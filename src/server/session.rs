@@ -177,7 +177,7 @@ impl Step<'_> {
         if let Some(observer) = context.observer() {
             observer.command(code, payload);
         }
-        if takes_memory(code) && !memory::is_available(payload.len()) {
+        if !memory::is_available(payload.len()) && takes_memory(code) {
             self.core.engine.handle_lack_of_memory();
         } else {
             self.core.engine.handle_command(code, payload);
@@ -281,7 +281,7 @@ fn takes_memory(code: u8) -> bool {
 /// Runs one callback. What it asks the library for takes the lock of the session.
 fn run_callback(context: &Arc<Context>, callback: &mut Callback<'_>, pace: &mut dyn Pace) -> Option<c_int> {
     let kind = callback.kind();
-    let watched = context.server.watch().map(|watch| watch.enter(context, kind));
+    let watched = context.server.watch().and_then(|watch| watch.enter(context, kind));
     pace.begin(kind.index());
     let timer = context.metrics().map(|metrics| metrics.timer(kind));
     let value = context.call(context.filter(), callback);

@@ -55,6 +55,11 @@ impl Trace {
         self.outlet.put(&line, |count| self.left_out(count));
     }
 
+    /// Counts a line that there is no memory for.
+    pub(super) fn leave_out(&self) {
+        self.outlet.leave_out();
+    }
+
     /// Waits until everything is written, or the time is up.
     pub(super) fn flush(&self, limit: Duration) {
         self.outlet.flush(limit, |count| self.left_out(count));

@@ -89,8 +89,8 @@ impl Watch {
         (!marks.is_empty()).then(|| Arc::new(Watch { marks, ends_process, register, ended, telling }))
     }
 
-    /// Watches a callback from now on.
-    pub(super) fn enter(self: &Arc<Self>, context: &Arc<Context>, callback: Callbacks) -> Entry<'_> {
+    /// Watches a callback from now on. Without memory for it, it runs unwatched.
+    pub(super) fn enter(self: &Arc<Self>, context: &Arc<Context>, callback: Callbacks) -> Option<Entry<'_>> {
         let running = Running { context: Arc::clone(context), callback, since: Instant::now(), passed: 0 };
         let mut register = self.register.lock();
         if register.watcher.is_none() && !register.over {
@@ -100,12 +100,19 @@ impl Watch {
                 Err(error) => context.server.trouble("start a thread that watches callbacks", &error),
             }
         }
-        let place = register.free.pop().unwrap_or_else(|| {
-            register.running.push(None);
-            register.running.len() - 1
-        });
+        let place = match register.free.pop() {
+            Some(place) => place,
+            None => {
+                register.running.try_reserve(1).ok()?;
+                let places = register.running.len() + 1;
+                // Every place gets free at some time, when nothing may fail.
+                register.free.try_reserve(places).ok()?;
+                register.running.push(None);
+                places - 1
+            }
+        };
         register.running[place] = Some(running);
-        Entry { watch: self, place }
+        Some(Entry { watch: self, place })
     }
 
     /// Ends the thread.

@@ -6,7 +6,8 @@
 //! requests are refused, and whoever makes one has to expect that: what is as large as a peer or a filter wants goes
 //! through [`is_available`] and `try_reserve`.
 //!
-//! While the reserve is in use and memory is short, no connection is accepted and no thread is started ([`is_short`]).
+//! While the reserve is in use and memory is short, no connection is accepted ([`is_short`]), and threads are started only
+//! where there is memory for them ([`has_room_for_thread`]).
 //! The system log gets a line when that begins, and one when the reserve is used up, too, which may end the process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -38,26 +39,36 @@ const RESERVE_SIZE: usize = WORDS * CHUNKS_PER_WORD * CHUNK;
 /// Up to here the size of a request does not matter to whether it is likely to be served, in bytes.
 const SMALL: usize = 4096;
 
-/// What has to be available before connections are accepted and threads are started again, in bytes: the receive buffer
-/// of a thread.
-const ROOM_FOR_MORE: usize = 128 * 1024;
+/// What has to be available before connections are accepted again, in bytes: the largest receive buffer.
+const ROOM_FOR_SESSION: usize = 128 * 1024;
+
+/// What has to be available before a thread is started, in bytes. It allocates without a way to fail: most of all
+/// parking_lot, up to 384 bytes for each thread in the process, in one piece that may be too large for the reserve.
+const ROOM_FOR_THREAD: usize = 1024 * 1024;
 
 /// Seconds without a line before the same trouble is worth another one.
 const QUIET_PERIOD: u64 = 60;
 
 /// Whether `bytes` that a peer or a filter wants can be had, without touching what is left of the reserve for the rest
 /// of the process.
+#[inline]
 pub(crate) fn is_available(bytes: usize) -> bool {
     let used = ALLOCATOR.reserve.used.load(Relaxed);
     (used == 0 && bytes <= SMALL) || is_allocatable(bytes) || (bytes <= CHUNK && used < RESERVE_SIZE / CHUNK / 2)
 }
 
-/// Whether memory is so short that nothing new should begin.
+/// Whether memory is so short that no new session should begin.
 pub(crate) fn is_short() -> bool {
-    ALLOCATOR.reserve.used.load(Relaxed) > 0 && !is_allocatable(ROOM_FOR_MORE)
+    ALLOCATOR.reserve.used.load(Relaxed) > 0 && !is_allocatable(ROOM_FOR_SESSION)
+}
+
+/// Whether there is memory for one more thread.
+pub(crate) fn has_room_for_thread() -> bool {
+    is_allocatable(ROOM_FOR_THREAD)
 }
 
 /// Whether the C library has so much at this moment.
+#[cold]
 fn is_allocatable(bytes: usize) -> bool {
     // SAFETY: any size may be asked for, and what the call gives, NULL included, may be freed.
     unsafe {
@@ -75,14 +86,12 @@ struct Allocator {
 // SAFETY: every block comes from `System` or from the reserve, is as large and aligned as its layout says, and goes back
 // to where it came from; `Reserve::owns` tells the two apart. Nothing here unwinds.
 unsafe impl GlobalAlloc for Allocator {
-    #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of this method, which is that of `System`.
         let memory = unsafe { System.alloc(layout) };
         if memory.is_null() { self.reserve.allocate(layout) } else { memory }
     }
 
-    #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as in `alloc`.
         let mut memory = unsafe { System.alloc_zeroed(layout) };
@@ -96,7 +105,6 @@ unsafe impl GlobalAlloc for Allocator {
         memory
     }
 
-    #[inline]
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         if self.reserve.owns(memory) {
             self.reserve.release(memory, layout);
@@ -106,7 +114,6 @@ unsafe impl GlobalAlloc for Allocator {
         }
     }
 
-    #[inline]
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let shrinks = new_size <= layout.size();
         if self.reserve.owns(memory) {

@@ -83,6 +83,11 @@ impl Outlet {
         self.queue().put(line, left_out);
     }
 
+    /// Counts a line for which there is no memory.
+    pub(super) fn leave_out(&self) {
+        self.queue().waiting.lock().left_out += 1;
+    }
+
     /// Waits until everything is written, or nothing can be, or the time is up.
     pub(super) fn flush(&self, limit: Duration, left_out: impl FnOnce(u64) -> String) {
         let queue =
@@ -156,7 +161,8 @@ impl Queue {
 
     fn put(&self, line: &str, left_out: impl FnOnce(u64) -> String) {
         let mut waiting = self.waiting.lock();
-        if waiting.lines.len() + line.len() > ROOM || waiting.closed {
+        let has_room = waiting.lines.len() + line.len() <= ROOM && waiting.lines.try_reserve(line.len()).is_ok();
+        if !has_room || waiting.closed {
             waiting.left_out += 1;
             return;
         }
