@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -24,6 +23,7 @@ use crate::sys::poll::{self, Interest};
 use crate::sys::process;
 use crate::sys::shared::Shared;
 use crate::sys::socket::Acceptor;
+use crate::sys::thread::JoinHandle;
 use crate::sys::wake::{self, Wake};
 
 /// The children of this process.
@@ -270,7 +270,7 @@ impl Children {
         let employed = Wake::new().map(Arc::new).and_then(|recall| {
             let (of_caretaker, left, service) = (Arc::clone(&recall), Arc::clone(&left), Arc::clone(service));
             let body = move || left.lock().take().and_then(|left| left.look_after(&*service, &of_caretaker));
-            let thread = start_thread("milter-manager", body)?;
+            let thread = start_thread(c"milter-manager", body)?;
             *CARETAKER.lock() = Some(Caretaker { process: process::id(), thread, recall });
             Ok(())
         });
@@ -318,6 +318,6 @@ impl Caretaker {
             return None;
         }
         wake::call(caretaker.recall.number());
-        caretaker.thread.join().unwrap_or(None)
+        caretaker.thread.join().flatten()
     }
 }

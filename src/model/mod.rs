@@ -17,6 +17,7 @@ mod processes;
 mod tests;
 mod threads;
 
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
 use std::num::NonZero;
@@ -36,7 +37,7 @@ pub(crate) use threads::Threads;
 
 use crate::sys::cancellation::Cancellation;
 use crate::sys::socket::{Acceptor, Family};
-use crate::sys::{memory, process};
+use crate::sys::thread::{self, JoinHandle};
 
 /// One connection with an MTA, as far as a model has to know it.
 pub(crate) trait Session: Send + 'static {
@@ -226,17 +227,12 @@ fn patience<V: Service>(service: &V, session: &V::Session, began: Instant) -> Op
     sooner(introduction.map(|limit| limit.saturating_sub(began.elapsed())), service.timeout())
 }
 
-/// Starts a thread that can run callbacks. It is not cancelled but in one. Without memory none is started: what a
-/// thread allocates at its start must not fail.
+/// Starts a thread that can run callbacks. It is not cancelled but in one.
 fn start_thread<R: Send + 'static>(
-    name: &str,
+    name: &'static CStr,
     body: impl FnOnce() -> R + Send + 'static,
-) -> io::Result<std::thread::JoinHandle<R>> {
-    if !memory::has_room_for_thread() {
-        return Err(io::ErrorKind::OutOfMemory.into());
-    }
-    let size = process::default_stack_size();
-    std::thread::Builder::new().name(name.into()).stack_size(size).spawn(move || {
+) -> io::Result<JoinHandle<R>> {
+    thread::spawn(name, thread::default_stack_size(), move || {
         Cancellation::DISABLED.set();
         body()
     })

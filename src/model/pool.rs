@@ -25,7 +25,6 @@ mod state;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -37,6 +36,7 @@ use crate::sys::epoll::{Epoll, Events};
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
 use crate::sys::socket::Acceptor;
+use crate::sys::thread::JoinHandle;
 use crate::sys::timer::Timer;
 use crate::sys::wake::{self, Wake};
 
@@ -131,7 +131,7 @@ impl<V: Service> Shared<V> {
         let room = threads.handles.try_reserve(1);
         drop(threads);
         let shared = Arc::clone(self);
-        match room.map_err(io::Error::from).and_then(|()| start_thread("milter-pool", move || shared.work(thread))) {
+        match room.map_err(io::Error::from).and_then(|()| start_thread(c"milter-pool", move || shared.work(thread))) {
             Ok(handle) => self.threads.lock().handles.push(handle),
             Err(error) => {
                 self.service.trouble("start a thread", &error);
@@ -393,7 +393,7 @@ impl<V: Service> Shared<V> {
             }
             shared.dissolve();
         };
-        if let Err(error) = start_thread("milter-manager", caretaker) {
+        if let Err(error) = start_thread(c"milter-manager", caretaker) {
             self.service.trouble("start a thread for the sessions that are left", &error);
         }
     }

@@ -141,7 +141,7 @@ impl<V: Service> Shared<V> {
             state.idle += 1;
             drop(state);
             let shared = Arc::clone(self);
-            if let Err(error) = start_thread("milter-session", move || shared.work()) {
+            if let Err(error) = start_thread(c"milter-session", move || shared.work()) {
                 self.state.lock().idle -= 1;
                 self.service.trouble("start a thread for a session, which waits", &error);
                 return false;

@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -20,6 +19,7 @@ use crate::sys::datagram::Datagrams;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
 use crate::sys::signal::Mask;
+use crate::sys::thread::{self, JoinHandle};
 use crate::sys::wake::{self, Wake};
 
 /// The way to the service manager.
@@ -168,7 +168,7 @@ impl Reporter {
     pub(super) fn start(server: &Arc<Server>) -> io::Result<Self> {
         let thread = server.notifier().filter(|notifier| !notifier.alone).map(|_| {
             let server = Arc::clone(server);
-            std::thread::Builder::new().name("milter-reporter".into()).spawn(move || report(&server))
+            thread::spawn(c"milter-reporter", thread::SMALL_STACK, move || report(&server))
         });
         Ok(Reporter { server: Arc::clone(server), thread: thread.transpose()? })
     }
@@ -181,7 +181,7 @@ impl Drop for Reporter {
             // Whether or not it knows of news.
             wake::call(notifier.news.number());
             // Nothing in it fails but by panicking, which was logged then.
-            drop(thread.join());
+            thread.join();
         }
     }
 }

@@ -4,10 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc;
-use std::thread::JoinHandle;
 
 use super::stop::{self, Level};
 use crate::sys::signal::{self, Mask};
+use crate::sys::thread::{self, JoinHandle};
 
 /// While it exists HUP, TERM and INT stop the run. They are blocked in the thread that made it and in all threads that
 /// start later, and so in callbacks and in programs that callbacks start.
@@ -22,9 +22,8 @@ impl Signals {
         let former = Mask::stopping().block()?;
         let over = Arc::new(AtomicBool::new(false));
         let mut signals = Signals { former, waiting: None, over: Arc::clone(&over) };
-        let thread = std::thread::Builder::new().name("milter-signals".into());
         let (begun, beginning) = mpsc::sync_channel::<()>(0);
-        signals.waiting = Some(thread.spawn(move || {
+        signals.waiting = Some(thread::spawn(c"milter-signals", thread::SMALL_STACK, move || {
             // Handlers of the program belong on its own threads.
             let _ = Mask::all().block();
             drop(begun);
@@ -40,9 +39,9 @@ impl Drop for Signals {
     fn drop(&mut self) {
         if let Some(waiting) = self.waiting.take() {
             self.over.store(true, SeqCst);
-            signal::send_to_thread(&waiting, signal::STOPPING[0]);
+            waiting.signal(signal::STOPPING[0]);
             // The thread only waits, so it cannot have failed.
-            drop(waiting.join());
+            waiting.join();
         }
         // What came during the run was meant for it, even where the thread had no time to take it.
         Mask::stopping().swallow();

@@ -4,7 +4,6 @@
 //! them, sleeps until the earliest can be overdue, and tells the operator.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use milter_protocol::Callbacks;
@@ -15,6 +14,7 @@ use super::log::Level;
 use crate::model::Service;
 use crate::sys::process;
 use crate::sys::signal::Mask;
+use crate::sys::thread::{self, JoinHandle};
 
 /// How long a callback may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Watch {
         let mut register = self.register.lock();
         if register.watcher.is_none() && !register.over {
             let watch = Arc::clone(self);
-            match std::thread::Builder::new().name("milter-watch".into()).spawn(move || watch.watch()) {
+            match thread::spawn(c"milter-watch", thread::SMALL_STACK, move || watch.watch()) {
                 Ok(watcher) => register.watcher = Some(watcher),
                 Err(error) => context.server.trouble("start a thread that watches callbacks", &error),
             }
@@ -123,7 +123,7 @@ impl Watch {
         drop(register);
         self.ended.notify_all();
         // Nothing in it fails but by panicking, which was logged then.
-        drop(watcher.map(JoinHandle::join));
+        watcher.map(JoinHandle::join);
     }
 
     fn watch(&self) {

@@ -24,6 +24,7 @@ pub(crate) mod slot;
 pub(crate) mod socket;
 pub(crate) mod stdio;
 pub(crate) mod syslog;
+pub(crate) mod thread;
 #[cfg(target_os = "linux")]
 pub(crate) mod timer;
 pub(crate) mod wake;

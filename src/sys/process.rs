@@ -17,24 +17,6 @@ pub(crate) fn user() -> libc::uid_t {
     unsafe { libc::geteuid() }
 }
 
-/// Least stack for callbacks where a system's default is smaller (musl: 128 KiB).
-const LEAST_STACK: usize = 1024 * 1024;
-
-/// The stack size that a thread made by `pthread_create` without attributes gets: on glibc the limit on stacks. C
-/// filters rely on it; Rust's threads would get less.
-pub(crate) fn default_stack_size() -> usize {
-    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let mut size = 0;
-    // SAFETY: the attributes are initialised, read and destroyed here, each only if initialising succeeded.
-    unsafe {
-        if libc::pthread_attr_init(attributes.as_mut_ptr()) == 0 {
-            libc::pthread_attr_getstacksize(attributes.as_ptr(), &raw mut size);
-            libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        }
-    }
-    size.max(LEAST_STACK)
-}
-
 /// The number of this process.
 pub(crate) fn id() -> libc::pid_t {
     // SAFETY: no memory is involved, and the call cannot fail.

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::unix::thread::JoinHandleExt;
-use std::thread::JoinHandle;
 
 use super::check;
 
@@ -83,15 +81,6 @@ impl Mask {
             error => Err(io::Error::from_raw_os_error(error)),
         }
     }
-}
-
-/// Sends a signal to one thread of ours.
-pub(crate) fn send_to_thread<T>(thread: &JoinHandle<T>, signal: libc::c_int) {
-    // The standard library's type is a number, that of some C libraries a pointer.
-    #[allow(clippy::unnecessary_cast)]
-    let identity = thread.as_pthread_t() as libc::pthread_t;
-    // SAFETY: a thread that is neither joined nor detached, which the handle guarantees, has a valid identity.
-    unsafe { libc::pthread_kill(identity, signal) };
 }
 
 /// Has this process killed after so many seconds, whatever it waits for then and whatever the program does with SIGALRM.

@@ -8,7 +8,6 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,6 +21,7 @@ use crate::sys::file::{self, Staging};
 use crate::sys::poll::{self, Interest};
 use crate::sys::signal::Mask;
 use crate::sys::socket;
+use crate::sys::thread::{self, JoinHandle};
 use crate::sys::wake::{self, Wake};
 
 /// Where an administrator wants them.
@@ -241,7 +241,7 @@ impl Publisher {
         let wanted = server.metrics().is_some_and(|metrics| !metrics.outlet.alone);
         let thread = wanted.then(|| {
             let server = Arc::clone(server);
-            std::thread::Builder::new().name("milter-metrics".into()).spawn(move || publish(&server))
+            thread::spawn(c"milter-metrics", thread::SMALL_STACK, move || publish(&server))
         });
         Ok(Publisher { server: Arc::clone(server), thread: thread.transpose()? })
     }
@@ -260,7 +260,7 @@ impl Drop for Publisher {
         let Some(metrics) = self.server.metrics() else { return };
         wake::call(metrics.outlet.over.number());
         // Nothing in it fails but by panicking, which was logged then.
-        drop(self.thread.take().map(JoinHandle::join));
+        self.thread.take().map(JoinHandle::join);
         metrics.outlet.write(&self.server);
         metrics.outlet.leave();
     }

@@ -9,7 +9,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -20,7 +19,7 @@ use crate::sys::append::AppendFile;
 use crate::sys::file;
 use crate::sys::poll::{self, Interest};
 use crate::sys::signal::Mask;
-use crate::sys::{process, syslog};
+use crate::sys::{process, syslog, thread};
 
 /// Where a trace goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +151,7 @@ impl Queue {
                 lines.written.notify_all();
             }
         };
-        if let Err(error) = thread::Builder::new().name("milter-trace".into()).spawn(write) {
+        if let Err(error) = thread::spawn(c"milter-trace", thread::SMALL_STACK, write) {
             told.tell(&error);
             queue.close();
         }
