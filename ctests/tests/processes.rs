@@ -286,8 +286,10 @@ fn workers_without_descriptors() {
 /// As by a child of the filter's own that cannot exec and does not call _exit.
 #[test]
 fn a_callback_that_returns_in_two_processes() {
-    for setting in Setting::every_model() {
-        let filter = Filter::start(&setting, "callbacks helo envfrom eom\non envfrom copy\non envfrom process\n");
+    let ways = ["fork", "_Fork", "syscall"];
+    for (setting, way) in Setting::every_model().into_iter().flat_map(|setting| ways.map(|way| (setting, way))) {
+        let plan = format!("callbacks helo envfrom eom\non envfrom copy {way}\non envfrom process\n");
+        let filter = Filter::start(&setting, &plan);
         let mut others: Vec<MtaConnection> = (0..3).map(|_| negotiated(&filter)).collect();
         for copies in 1..4 {
             let mut mta = negotiated(&filter);

@@ -26,7 +26,7 @@ use super::service::Server;
 use super::settings;
 use crate::model::Service;
 use crate::sys::poll::{self, Interest};
-use crate::sys::{process, signal, socket};
+use crate::sys::{fork_mark, process, signal, socket};
 
 /// Replies that gather up to this many bytes are sent together.
 const BATCH_LIMIT: usize = 64 * 1024;
@@ -119,10 +119,10 @@ impl Context {
 
     /// Runs a callback of the filter.
     pub(super) fn call(&self, filter: &dyn Filter, callback: &mut Callback<'_>) -> Option<c_int> {
-        let generation = process::generation();
+        let mark = fork_mark::current();
         let observed = self.observer().map(|observer| (observer, Instant::now()));
         let value = filter.call(self, callback);
-        if process::generation() != generation {
+        if fork_mark::current() != mark {
             self.end_copy(callback.kind());
         }
         if let Some((observer, start)) = observed {

@@ -25,7 +25,7 @@ use crate::model::{Model, Service, Threads};
 #[cfg(target_os = "linux")]
 use crate::sys::child;
 use crate::sys::socket::Acceptor;
-use crate::sys::{process, signal};
+use crate::sys::{fork_mark, process, signal};
 
 /// Runs the filter until it is stopped; false when that was not possible or went wrong, and then `errno` says why.
 pub(crate) fn run() -> bool {
@@ -55,7 +55,7 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         |what: &'static str| move |error: io::Error| tell(name, format_args!("{what}: {error}"), os_error(&error));
     let useless = |reason: &dyn fmt::Display| tell(name, format_args!("smfi_main: {reason}"), libc::EINVAL);
     signal::ignore_broken_pipes().map_err(explain("cannot ignore SIGPIPE"))?;
-    process::count_forks().map_err(explain("smfi_main cannot begin"))?;
+    fork_mark::set().map_err(explain("smfi_main cannot begin"))?;
     let plan = settings::plan().map_err(|error| useless(&error))?;
     let run = Run::begin().map_err(|error| match error.raw_os_error() {
         Some(libc::EBUSY) => tell(name, format_args!("smfi_main: it is running already"), libc::EBUSY),

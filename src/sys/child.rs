@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::check;
 use super::descriptor::{self, own};
-use super::process;
+use super::{fork_mark, process};
 
 /// Proof that this process has no thread but the one that asked for it, and those that have ended when it forks.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(crate) fn fork(_: &Alone, adopt: impl FnOnce(&Child) -> io::Result<()>) -> i
     if id == 0 {
         drop(say);
         die_with(parent);
-        if (&hear).read_exact(&mut [0]).is_err() {
+        if fork_mark::set().is_err() || (&hear).read_exact(&mut [0]).is_err() {
             leave(1);
         }
         return Ok(None);

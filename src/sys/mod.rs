@@ -14,6 +14,7 @@ mod direct;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
 pub(crate) mod file;
+pub(crate) mod fork_mark;
 pub(crate) mod memory;
 pub(crate) mod names;
 pub(crate) mod poll;

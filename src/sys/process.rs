@@ -1,10 +1,7 @@
 //! The process and its threads.
 
 use std::ffi::{CStr, CString};
-use std::io;
 use std::mem::MaybeUninit;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Whether the process acts for root.
 pub(crate) fn is_root() -> bool {
@@ -35,31 +32,6 @@ pub(crate) fn threads() -> usize {
         // more it may not.
         _ => 1 + usize::from(unsafe { libc::unshare(libc::CLONE_THREAD) } != 0),
     }
-}
-
-/// How many forks lie between this process and the one that first counted them.
-static GENERATION: AtomicU32 = AtomicU32::new(0);
-
-/// Counts forks from now on.
-pub(crate) fn count_forks() -> io::Result<()> {
-    type Handler = Option<unsafe extern "C" fn()>;
-    unsafe extern "C" {
-        fn pthread_atfork(before: Handler, in_parent: Handler, in_child: Handler) -> libc::c_int;
-    }
-    unsafe extern "C" fn in_child() {
-        GENERATION.fetch_add(1, Relaxed);
-    }
-    static REGISTERED: OnceLock<libc::c_int> = OnceLock::new();
-    // SAFETY: the handler may run at any time, and the C library forgets it when it unloads this library.
-    match *REGISTERED.get_or_init(|| unsafe { pthread_atfork(None, None, Some(in_child)) }) {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
-
-/// A number that is another one in a process forked from this one, once forks are counted.
-pub(crate) fn generation() -> u32 {
-    GENERATION.load(Relaxed)
 }
 
 /// Ends this process at once: nothing is written that waits in buffers, and nothing runs that is registered for its exit.
