@@ -54,7 +54,7 @@ pub use mail_server::{MailServer, has_ipv6};
 pub use mta::MtaConnection;
 pub use patience::{PATIENCE, eventually};
 pub use postfix::Postfix;
-pub use process::{Process, free_port, is_free, is_root, kill_child};
+pub use process::{Process, free_port, is_free, is_root, kill_child, signal_child};
 pub use program::{Program, Service, find};
 pub use recorder::{Event, Filter, Surroundings, recorder};
 pub use rustix::process::{Pid, Signal, kill_process};

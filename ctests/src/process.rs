@@ -96,11 +96,13 @@ impl Process {
     /// When the system does not say.
     #[must_use]
     pub fn children_wait(&self) -> bool {
-        self.children().iter().all(|(child, _)| {
-            let threads = format!("/proc/{child}/task");
-            let mut states = numbered(&threads).map(|thread| state_and_parent(&format!("{threads}/{thread}/stat")));
-            states.all(|state| state.is_none_or(|(state, _)| state == 'S'))
-        })
+        self.children().iter().all(|(child, _)| all_threads_wait(*child))
+    }
+
+    /// Whether each of its threads waits for something.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        all_threads_wait(self.pid())
     }
 
     /// Whether it still runs.
@@ -186,6 +188,12 @@ impl Drop for Process {
     }
 }
 
+fn all_threads_wait(process: u32) -> bool {
+    let threads = format!("/proc/{process}/task");
+    let mut states = numbered(&threads).map(|thread| state_and_parent(&format!("{threads}/{thread}/stat")));
+    states.all(|state| state.is_none_or(|(state, _)| state == 'S'))
+}
+
 /// The entries of a directory whose names are numbers.
 fn numbered(directory: &str) -> impl Iterator<Item = u32> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -205,7 +213,16 @@ fn state_and_parent(path: &str) -> Option<(char, u32)> {
 ///
 /// When it has gone.
 pub fn kill_child(child: u32) {
-    kill_process(pid(child), Signal::KILL).expect("the process still runs");
+    signal_child(child, Signal::KILL);
+}
+
+/// Sends a signal to a process that a [`Process`] has forked.
+///
+/// # Panics
+///
+/// When it has gone.
+pub fn signal_child(child: u32, signal: Signal) {
+    kill_process(pid(child), signal).expect("the process still runs");
 }
 
 fn pid(number: u32) -> Pid {

@@ -13,7 +13,8 @@ use std::{
 };
 
 use ctests::{
-    Filter, MtaConnection, PATIENCE, Setting, Signal, Surroundings, TempDir, eventually, is_root, kill_child, skip,
+    Filter, MtaConnection, PATIENCE, Setting, Signal, Surroundings, TempDir, eventually, is_root, kill_child,
+    signal_child, skip,
 };
 use rustix::fs::OFlags;
 
@@ -283,6 +284,179 @@ fn workers_without_descriptors() {
     assert_eq!(errors(&filter).len(), 1);
 }
 
+fn warnings(filter: &Filter) -> Vec<String> {
+    filter.lines().into_iter().filter(|line| line.starts_with("log 4")).collect()
+}
+
+/// Two workers with a session each; the first of them is the one that will not be able to serve.
+fn with_a_session_each(filter: &mut Filter) -> [(u32, MtaConnection); 2] {
+    eventually("both have started", || filter.process().children().len() == 2);
+    let open: [(u32, MtaConnection); 2] = sessions(filter, 2).try_into().expect("two sessions");
+    assert_ne!(open[0].0, open[1].0, "each worker has one");
+    open
+}
+
+/// The worker with no session would get the next ones, if it could serve them.
+fn assert_all_go_to(filter: &Filter, worker: u32, count: usize) {
+    let _open: Vec<_> = sessions(filter, count).into_iter().inspect(|(it, _)| assert_eq!(*it, worker)).collect();
+}
+
+/// Stops a worker, and waits until no thread of it can do anything more.
+fn stop_worker(worker: u32) {
+    signal_child(worker, Signal::STOP);
+    let threads = || fs::read_dir(format!("/proc/{worker}/task")).expect("a live process").flatten();
+    let is_stopped = |thread: fs::DirEntry| {
+        fs::read_to_string(thread.path().join("stat")).is_ok_and(|status| status.contains(") T"))
+    };
+    eventually("it is stopped", || threads().all(is_stopped));
+}
+
+fn limit_descriptors(process: u32, limit: &str) -> bool {
+    let arguments = ["--pid", &process.to_string(), &format!("--nofile={limit}")];
+    Command::new("prlimit").args(arguments).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_stopped_worker_gets_nothing_until_it_answers() {
+    let mut filter = Filter::start(&Setting::processes(2), "on helo process\n");
+    let [(stopped, mta), (other, _open)] = with_a_session_each(&mut filter);
+    drop(mta);
+    stop_worker(stopped);
+    assert_all_go_to(&filter, other, 12);
+    eventually("it is told", || !warnings(&filter).is_empty());
+    assert_all_go_to(&filter, other, 12);
+    let stuck = format!("(process {stopped}) has not taken a connection for 5 s; it gets no other one until it does");
+    let told = warnings(&filter);
+    assert!(told.len() == 1 && told[0].contains(&stuck), "{told:?}");
+    signal_child(stopped, Signal::CONT);
+    let answers = format!("(process {stopped}) takes connections again");
+    eventually("it is told", || warnings(&filter).len() == 2 && warnings(&filter)[1].contains(&answers));
+    assert_all_go_to(&filter, stopped, 1);
+    assert!(errors(&filter).is_empty(), "{:?}", errors(&filter));
+}
+
+/// What it had taken before is lost, and nothing else: what lay in its channel, or went elsewhere, is no session of its.
+#[test]
+fn a_stopped_worker_that_is_killed_costs_its_own_sessions() {
+    let mut filter = Filter::start(&Setting::processes(2), "on helo process\n");
+    let [(stopped, mut mta), (other, _open)] = with_a_session_each(&mut filter);
+    stop_worker(stopped);
+    assert_all_go_to(&filter, other, 3);
+    kill_child(stopped);
+    assert_eq!(mta.reply(), "EOF");
+    eventually("it is told", || !errors(&filter).is_empty());
+    let told = errors(&filter);
+    assert!(told.len() == 1 && told[0].contains("was killed by SIGKILL, 1 session is lost"), "{told:?}");
+    eventually("another worker starts", || filter.process().children().len() == 2);
+    for (worker, _) in sessions(&filter, 1) {
+        assert!(worker != stopped && worker != other);
+    }
+}
+
+#[test]
+fn a_worker_whose_callbacks_all_block_gets_nothing() {
+    let setting = Setting { processes: Some(2), ..Setting::model("pool, threads=1") };
+    let mut filter = Filter::start(&setting, "on helo process\non envfrom sleep 600000\n");
+    let [(_, mut blocked), (other, mta)] = with_a_session_each(&mut filter);
+    drop(mta);
+    blocked.command("MAIL <a>");
+    filter.wait_for("envfrom");
+    // More than the one that it serves.
+    let _open: Vec<_> = sessions(&filter, 12).into_iter().inspect(|(it, _)| assert_eq!(*it, other)).collect();
+    assert!(errors(&filter).is_empty(), "{:?}", errors(&filter));
+}
+
+#[test]
+fn a_connection_waits_for_the_first_worker_that_can_take_it() {
+    let setting = Setting { processes: Some(1), ..Setting::model("pool, threads=1") };
+    // For longer than until the operator is told: nothing happens then that the supervisor would notice.
+    let filter = Filter::start(&setting, "on envfrom sleep 12000\n");
+    let mut busy = negotiated(&filter);
+    busy.command("MAIL <a>");
+    filter.wait_for("envfrom");
+    negotiated(&filter);
+    assert_eq!(busy.reply(), "CONTINUE");
+    eventually("it is told", || warnings(&filter).len() == 2);
+    let told = warnings(&filter);
+    assert!(told[0].contains("has not taken a connection for 5 s"), "{told:?}");
+    assert!(told[1].contains("takes connections again"), "{told:?}");
+}
+
+#[test]
+fn a_worker_without_descriptors_gets_nothing() {
+    for model in ["pool", "threads"] {
+        let setting = Setting { processes: Some(2), ..Setting::model(model) };
+        let mut filter = Filter::start(&setting, "on helo process\n");
+        let [(without, mta), (other, _open)] = with_a_session_each(&mut filter);
+        drop(mta);
+        if !limit_descriptors(without, "5:") {
+            return skip("a_worker_without_descriptors_gets_nothing", "prlimit (util-linux)");
+        }
+        assert_all_go_to(&filter, other, 12);
+        let told = errors(&filter);
+        assert!(told.len() == 1 && told[0].contains("new ones wait until that is over"), "{told:?}");
+        assert!(limit_descriptors(without, "1024:"));
+        eventually("it serves again", || sessions(&filter, 1)[0].0 == without);
+    }
+}
+
+/// The threads that the user may have are all in the other worker.
+#[test]
+fn a_worker_without_threads_gets_nothing() {
+    if !is_root() {
+        return skip("a_worker_without_threads_gets_nothing", "root");
+    }
+    let user = some_user();
+    let setting = Setting { processes: Some(2), ..Setting::model("threads") };
+    // Four are there without connections.
+    let mut filter = crowded(&setting, user, 5);
+    eventually("the workers have started", || filter.process().children().len() == 2);
+    let (first, mut served) = sessions(&filter, 1).remove(0);
+    for mut next in assert_waiting(&mut filter, "cannot start a thread for a session, which waits: ") {
+        assert_eq!(served.ask("QUIT"), "EOF");
+        assert_served(&mut next);
+        assert_eq!(last_process(&filter), first);
+        served = next;
+    }
+    allow_threads(&mut filter, user);
+    eventually("the other one serves, too", || sessions(&filter, 1)[0].0 != first);
+}
+
+/// They have been taken, so they are served what they have said.
+#[test]
+fn a_stop_does_not_forget_connections_that_no_worker_could_take() {
+    let setting = Setting { processes: Some(2), ..Setting::model("pool, threads=1, drain=60") };
+    let mut filter = serving(&setting, "on helo process\non envfrom sleep 1500\n");
+    let mut busy = with_a_session_each(&mut filter);
+    busy.iter_mut().for_each(|(_, mta)| mta.command("MAIL <a>"));
+    eventually("both are busy", || filter.lines().iter().filter(|line| line.starts_with("envfrom")).count() == 2);
+    // Two were for the workers, which will not have taken them, and one has never been.
+    let mut waiting: Vec<MtaConnection> = (0..3).map(|_| filter.connect()).collect();
+    waiting.iter_mut().for_each(|mta| mta.command(OFFER));
+    eventually("all are taken", || filter.process().waits());
+    filter.process().signal(Signal::TERM);
+    for mta in &mut waiting {
+        assert!(mta.reply().starts_with("OPTNEG"), "{:?}", errors(&filter));
+    }
+    for (_, mta) in &mut busy {
+        assert_eq!(mta.reply(), "CONTINUE");
+        for command in MESSAGE {
+            assert_eq!(mta.ask(command), "CONTINUE");
+        }
+    }
+    assert_eq!(filter.wait_for("main"), "main 0 errno 0");
+}
+
+/// With many workers that would take its time.
+#[test]
+fn a_stop_does_not_wait_for_the_start_of_all_workers() {
+    let plan = "start stop-at-fork 3\nstart setconn $socket\nstart register\nstart main\n";
+    let mut filter = Filter::launch(&Setting::processes(20), plan, TempDir::new());
+    assert_eq!(filter.wait_for("main"), "main 0 errno 0");
+    assert!(filter.process().wait(PATIENCE).is_some_and(|status| status.success()));
+    assert_eq!(filter.lines().iter().filter(|line| *line == "fork").count(), 3);
+}
+
 /// As by a child of the filter's own that cannot exec and does not call _exit.
 #[test]
 fn a_callback_that_returns_in_two_processes() {
@@ -395,12 +569,15 @@ fn crowded(setting: &Setting, user: u32, threads: u32) -> Filter {
     filter
 }
 
-/// Lets it have some more.
+/// Lets it have some more, in all its processes.
 fn allow_threads(filter: &mut Filter, user: u32) {
-    let limit = ["--pid", &filter.process().pid().to_string(), "--nproc=20:"];
-    // Only root with all capabilities may do this to other users.
-    let raised = Command::new("prlimit").args(limit).uid(user).gid(user).status();
-    assert!(raised.is_ok_and(|status| status.success()));
+    let children = filter.process().children().into_iter().map(|(child, _)| child);
+    for process in children.chain([filter.process().pid()]) {
+        let limit = ["--pid", &process.to_string(), "--nproc=20:"];
+        // Only root with all capabilities may do this to other users.
+        let raised = Command::new("prlimit").args(limit).uid(user).gid(user).status();
+        assert!(raised.is_ok_and(|status| status.success()));
+    }
 }
 
 #[test]

@@ -31,15 +31,18 @@ pub(crate) struct Children {
     alone: Alone,
     /// By their tokens.
     living: HashMap<u64, Member>,
-    /// Says which have ended.
+    /// Says which have ended, and that one has called.
     ended: Epoll,
     events: Events,
-    /// Called by those that have nothing unfinished any more.
+    /// Called by those that have nothing unfinished any more, and by others that have something for this process to see.
     quiet: Wake,
     lifeline: OwnedFd,
     /// Its other end, which is in this process only.
     _life: OwnedFd,
 }
+
+/// The token of a call by a child; no child has it.
+const CALL: u64 = u64::MAX;
 
 struct Member {
     child: Child,
@@ -91,8 +94,13 @@ impl Parent {
             child::flush_stdio();
         }
         if self.standing.unfinished.fetch_sub(1, SeqCst) == 1 {
-            wake::call(self.quiet.number());
+            self.call();
         }
+    }
+
+    /// Has the parent look again at what it shares with this process.
+    pub(super) fn call(&self) {
+        wake::call(self.quiet.number());
     }
 
     /// The only session is over, and this process is about to end. What is unfinished stays so until it has.
@@ -127,6 +135,8 @@ pub(super) enum Then {
     Listen,
     /// There may be more: for nothing.
     GoOn,
+    /// There is no room for any: for a child that makes some.
+    Wait,
     /// None can be taken: for a while.
     Pause,
 }
@@ -186,6 +196,8 @@ impl Children {
         }
         let [lifeline, life] = descriptor::pipe()?;
         let (ended, events, quiet) = (Epoll::new()?, Events::new(), Wake::new()?);
+        // Each call is an edge, so nobody has to clear it for the next.
+        ended.add_edge(quiet.as_fd(), CALL)?;
         Ok(Children { alone, living: HashMap::new(), ended, events, quiet, lifeline, _life: life })
     }
 
@@ -197,6 +209,12 @@ impl Children {
         let Some(child) = child::fork(&self.alone, adopt)? else { return Ok(Some(standing)) };
         self.living.insert(child.token(), Member { child, kind, standing, is_left: false });
         Ok(None)
+    }
+
+    /// The process that is the worker of this number in this run.
+    pub(super) fn worker(&self, number: usize) -> Option<i32> {
+        let is_it = |member: &&Member| !member.is_left && matches!(member.kind, Kind::Worker(it) if it == number);
+        self.living.values().find(is_it).map(|member| member.child.id())
     }
 
     /// Becomes a child's view of its parent. Nothing else of the parent's stays open.
@@ -215,12 +233,13 @@ impl Children {
     ) -> io::Result<Vec<Departed>> {
         let limit = sooner(limit, service.turn());
         let others = [service.stop_descriptor(), self.ended.as_fd()];
-        match then {
+        let has_events = match then {
             Then::Listen => poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain(others), limit)?,
+            Then::Wait => poll::wait_for_any(others, limit)?,
             Then::Pause => poll::wait_for_any(others, sooner(limit, Some(PAUSE)))?,
-            Then::GoOn => {}
-        }
-        self.reap()
+            Then::GoOn => true,
+        };
+        if has_events { self.reap() } else { Ok(Vec::new()) }
     }
 
     /// Readable while some have ended that nobody knows of.

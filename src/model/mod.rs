@@ -105,6 +105,10 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// The sessions it makes.
     type Session: Session;
 
+    /// Whether another process can serve a connection for which this one has no thread: it is to take none then before
+    /// there is one.
+    const HAS_PEERS: bool = false;
+
     /// Takes one connection from a listener, and counts it among those that have a session unless it is refused.
     fn accept(&self, listener: &Acceptor) -> Admission<Connection>;
 
@@ -157,6 +161,9 @@ pub(crate) trait Service: Send + Sync + 'static {
 
     /// Tells the operator about sessions that are lost with their process.
     fn lost(&self, what: fmt::Arguments<'_>);
+
+    /// Tells the operator about something that is to be watched, and about its end.
+    fn warn(&self, what: fmt::Arguments<'_>);
 
     /// Tells the operator that something could not be done, which costs a connection or some time.
     fn trouble(&self, what: &str, error: &io::Error);

@@ -227,6 +227,10 @@ impl Service for EchoService {
         panic!("{what}");
     }
 
+    fn warn(&self, what: std::fmt::Arguments<'_>) {
+        panic!("{what}");
+    }
+
     fn trouble(&self, what: &str, error: &io::Error) {
         panic!("cannot {what}: {error}");
     }

@@ -35,6 +35,8 @@ struct State<S> {
     waiting: VecDeque<S>,
     /// Threads without a session, also those that are about to take one.
     idle: usize,
+    /// Idle threads that stay for a session that is about to be taken.
+    reserved: usize,
     /// Sessions in a step or in a message.
     unfinished: usize,
     /// Sessions that have not served, since the stop, what they had received before: a peer that has said its last word
@@ -47,7 +49,15 @@ struct State<S> {
 
 impl<S> State<S> {
     fn new() -> Self {
-        State { waiting: VecDeque::new(), idle: 0, unfinished: 0, unsettled: 0, paused: false, stopping: false }
+        State {
+            waiting: VecDeque::new(),
+            idle: 0,
+            reserved: 0,
+            unfinished: 0,
+            unsettled: 0,
+            paused: false,
+            stopping: false,
+        }
     }
 
     /// Whether a stop has nothing to wait for.
@@ -75,8 +85,8 @@ impl Model for Threads {
 impl<V: Service> Shared<V> {
     fn accept(self: &Arc<Self>, listeners: &[Acceptor]) -> io::Result<()> {
         let stop = self.service.stop_descriptor();
+        let mut pause = false;
         while !self.service.stopping() {
-            let pause = self.take(listeners);
             let limit = self.service.turn();
             if pause {
                 self.state.lock().paused = true;
@@ -86,6 +96,7 @@ impl<V: Service> Shared<V> {
             } else {
                 poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain([stop]), limit)?;
             }
+            pause = self.take(listeners);
         }
         Ok(())
     }
@@ -102,10 +113,21 @@ impl<V: Service> Shared<V> {
                     self.service.exhausted(&io::ErrorKind::OutOfMemory.into());
                     return true;
                 }
-                match self.service.admit(listener) {
+                if V::HAS_PEERS && !self.reserve() {
+                    return true;
+                }
+                let admission = self.service.admit(listener);
+                if V::HAS_PEERS && !matches!(admission, Admission::Taken(_)) {
+                    self.state.lock().reserved = 0;
+                }
+                match admission {
                     Admission::Taken(session) => {
                         if !self.hand(session) {
                             return true;
+                        }
+                        if V::HAS_PEERS {
+                            // Seldom is there another one, and a thread would be started to find out.
+                            break;
                         }
                     }
                     Admission::Again => {}
@@ -120,9 +142,20 @@ impl<V: Service> Shared<V> {
         pause
     }
 
+    /// Sees to it that there is a thread for the next session; false if that is not possible.
+    fn reserve(self: &Arc<Self>) -> bool {
+        self.state.lock().reserved = 1;
+        let done = self.staff();
+        if !done {
+            self.state.lock().reserved = 0;
+        }
+        done
+    }
+
     /// Gives a session to a thread that has none, or to a new one; false if it has to wait for one.
     fn hand(self: &Arc<Self>, session: V::Session) -> bool {
         let mut state = self.state.lock();
+        state.reserved = 0;
         state.unsettled += 1;
         state.waiting.push_back(session);
         drop(state);
@@ -130,12 +163,12 @@ impl<V: Service> Shared<V> {
         self.staff()
     }
 
-    /// Starts threads until there is one for each session that waits; false if that is not possible. A session that is left
+    /// Starts threads until there is one for each session that waits or is to come; false if that is not possible. A session that is left
     /// is for the next thread that is free.
     fn staff(self: &Arc<Self>) -> bool {
         loop {
             let mut state = self.state.lock();
-            if state.waiting.len() <= state.idle {
+            if state.waiting.len() + state.reserved <= state.idle {
                 return true;
             }
             state.idle += 1;
@@ -162,11 +195,15 @@ impl<V: Service> Shared<V> {
 
     /// Waits for a session, but not forever.
     fn next(&self) -> Option<V::Session> {
-        let retirement = Instant::now() + RETIREMENT;
+        let mut retirement = Instant::now() + RETIREMENT;
         let mut state = self.state.lock();
-        let mut in_time = true;
-        while state.waiting.is_empty() && in_time && !state.stopping {
-            in_time = !self.handed.wait_until(&mut state, retirement).timed_out();
+        while state.waiting.is_empty() && !state.stopping {
+            if self.handed.wait_until(&mut state, retirement).timed_out() {
+                if state.idle > state.reserved {
+                    break;
+                }
+                retirement = Instant::now() + RETIREMENT;
+            }
         }
         state.idle -= 1;
         let session = state.waiting.pop_front();

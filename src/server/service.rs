@@ -342,6 +342,10 @@ impl Service for Server {
         self.report(Level::Error, what);
     }
 
+    fn warn(&self, what: fmt::Arguments<'_>) {
+        self.report(Level::Warning, what);
+    }
+
     fn trouble(&self, what: &str, error: &io::Error) {
         if self.trouble.begins() {
             self.tell_anyway(format_args!("cannot {what}: {error}"));

@@ -7,6 +7,8 @@ pub(crate) mod accounts;
 pub(crate) mod append;
 pub(crate) mod cancellation;
 #[cfg(target_os = "linux")]
+pub(crate) mod channel;
+#[cfg(target_os = "linux")]
 pub(crate) mod child;
 pub(crate) mod datagram;
 pub(crate) mod descriptor;

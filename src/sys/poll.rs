@@ -26,13 +26,13 @@ pub(crate) fn wait<const N: usize>(
     wait_for(&mut set, limit).map(|()| set.map(|entry| entry.revents != 0))
 }
 
-/// Waits until something is to be read from one of `descriptors`, or the time is up.
+/// Waits until something is to be read from one of `descriptors`, or the time is up; says whether the last one is ready.
 pub(crate) fn wait_for_any<'a>(
     descriptors: impl IntoIterator<Item = BorrowedFd<'a>>,
     limit: Option<Duration>,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let mut set: Vec<_> = descriptors.into_iter().map(|descriptor| entry(descriptor, Interest::Read)).collect();
-    wait_for(&mut set, limit)
+    wait_for(&mut set, limit).map(|()| set.last().is_some_and(|last| last.revents != 0))
 }
 
 fn entry(descriptor: BorrowedFd<'_>, interest: Interest) -> libc::pollfd {

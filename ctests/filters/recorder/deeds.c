@@ -313,6 +313,23 @@ static void step_helper(struct scene *scene, const struct word *words, int count
 	}
 }
 
+static int forks, forks_until_stop;
+
+static void before_fork(void)
+{
+	record("fork");
+	if (++forks == forks_until_stop)
+		smfi_stop();
+}
+
+/* stop-at-fork N: notes each fork, and calls smfi_stop in the N-th. */
+static void step_stop_at_fork(struct scene *scene, const struct word *words, int count)
+{
+	(void) scene;
+	forks_until_stop = (int) number(words, count, 1);
+	pthread_atfork(before_fork, NULL, NULL);
+}
+
 /* Nobody has to wait for children. */
 static void step_ignore_children(struct scene *scene, const struct word *words, int count)
 {
@@ -600,6 +617,7 @@ const struct named_action deeds[] = {
 	{ "signals", step_signals }, { "threads", step_threads }, { "descriptors", step_descriptors },
 	{ "child", step_child }, { "stop-in-child", step_stop_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
 	{ "copy", step_copy }, { "helper", step_helper }, { "ignore-children", step_ignore_children },
+	{ "stop-at-fork", step_stop_at_fork },
 	{ "block", step_block }, { "stop-on", step_stop_on }, { "signal-thread", step_signal_thread },
 	{ "later", step_later }, { "exit-thread", step_end_thread }, { "cancel-thread", step_end_thread },
 	{ "affinity", step_affinity }, { "identity", step_identity }, { "keep", step_keep }, { "kept", step_kept },
