@@ -457,6 +457,17 @@ fn a_stop_does_not_wait_for_the_start_of_all_workers() {
     assert_eq!(filter.lines().iter().filter(|line| *line == "fork").count(), 3);
 }
 
+/// What the manual tells filters with such a runtime to do.
+#[test]
+fn a_runtime_whose_lock_is_held_after_a_fork() {
+    for setting in Setting::every_model() {
+        let filter = Filter::start(&setting, "before runtime\non helo in-runtime\n");
+        for _ in 0..4 {
+            assert_eq!(negotiated(&filter).ask("HELO h"), "CONTINUE", "{setting}");
+        }
+    }
+}
+
 /// As by a child of the filter's own that cannot exec and does not call _exit.
 #[test]
 fn a_callback_that_returns_in_two_processes() {

@@ -330,6 +330,38 @@ static void step_stop_at_fork(struct scene *scene, const struct word *words, int
 	pthread_atfork(before_fork, NULL, NULL);
 }
 
+static pthread_mutex_t runtime_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void runtime_in_child(void)
+{
+	static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+
+	runtime_lock = fresh;
+	pthread_mutex_lock(&runtime_lock);
+}
+
+static void program_in_child(void)
+{
+	pthread_mutex_unlock(&runtime_lock);
+}
+
+/* runtime: as in a program with the runtime of OCaml, whose handler for fork has the thread that forked hold the lock of the
+   runtime. The program's handler, which comes later, releases it. */
+static void step_runtime(struct scene *scene, const struct word *words, int count)
+{
+	(void) scene, (void) words, (void) count;
+	pthread_atfork(NULL, NULL, runtime_in_child);
+	pthread_atfork(NULL, NULL, program_in_child);
+}
+
+/* A callback that needs the runtime. */
+static void step_in_runtime(struct scene *scene, const struct word *words, int count)
+{
+	(void) scene, (void) words, (void) count;
+	pthread_mutex_lock(&runtime_lock);
+	pthread_mutex_unlock(&runtime_lock);
+}
+
 /* Nobody has to wait for children. */
 static void step_ignore_children(struct scene *scene, const struct word *words, int count)
 {
@@ -617,7 +649,7 @@ const struct named_action deeds[] = {
 	{ "signals", step_signals }, { "threads", step_threads }, { "descriptors", step_descriptors },
 	{ "child", step_child }, { "stop-in-child", step_stop_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
 	{ "copy", step_copy }, { "helper", step_helper }, { "ignore-children", step_ignore_children },
-	{ "stop-at-fork", step_stop_at_fork },
+	{ "stop-at-fork", step_stop_at_fork }, { "runtime", step_runtime }, { "in-runtime", step_in_runtime },
 	{ "block", step_block }, { "stop-on", step_stop_on }, { "signal-thread", step_signal_thread },
 	{ "later", step_later }, { "exit-thread", step_end_thread }, { "cancel-thread", step_end_thread },
 	{ "affinity", step_affinity }, { "identity", step_identity }, { "keep", step_keep }, { "kept", step_kept },
