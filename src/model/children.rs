@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{PAUSE, Service, Ticket, sooner, start_thread};
+use super::{PAUSE, Service, Ticket, sooner, start_thread, wait_out};
 use crate::sys::child::{self, Alone, Child, Exit};
 use crate::sys::descriptor;
 use crate::sys::epoll::{Epoll, Events};
@@ -233,13 +233,13 @@ impl Children {
     ) -> io::Result<Vec<Departed>> {
         let limit = sooner(limit, service.turn());
         let others = [service.stop_descriptor(), self.ended.as_fd()];
-        let has_events = match then {
-            Then::Listen => poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain(others), limit)?,
-            Then::Wait => poll::wait_for_any(others, limit)?,
-            Then::Pause => poll::wait_for_any(others, sooner(limit, Some(PAUSE)))?,
-            Then::GoOn => true,
+        let outcome = match then {
+            Then::Listen => poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain(others), limit),
+            Then::Wait => poll::wait_for_any(others, limit),
+            Then::Pause => poll::wait_for_any(others, sooner(limit, Some(PAUSE))),
+            Then::GoOn => Ok(true),
         };
-        if has_events { self.reap() } else { Ok(Vec::new()) }
+        if wait_out(service, outcome)? { self.reap(service) } else { Ok(Vec::new()) }
     }
 
     /// Readable while some have ended that nobody knows of.
@@ -248,9 +248,10 @@ impl Children {
     }
 
     /// Finds those that have ended.
-    fn reap(&mut self) -> io::Result<Vec<Departed>> {
+    fn reap<V: Service>(&mut self, service: &V) -> io::Result<Vec<Departed>> {
         let mut departed = Vec::new();
-        for event in self.ended.wait(&mut self.events, Some(Duration::ZERO))? {
+        let ended = wait_out(service, self.ended.wait(&mut self.events, Some(Duration::ZERO)).map(Some))?;
+        for event in ended.into_iter().flatten() {
             if let Some(Member { child, kind, standing, is_left }) = self.living.get(&event.token)
                 && let Some(exit) = child.reap()
             {
@@ -275,8 +276,8 @@ impl Children {
             if left.is_zero() || !self.living.values().any(Member::delays_stop) {
                 return Ok(());
             }
-            poll::wait([(self.quiet.as_fd(), Interest::Read), self.ended()], Some(left))?;
-            self.reap()?.iter().for_each(|departed| departed.bury(service));
+            wait_out(service, poll::wait([(self.quiet.as_fd(), Interest::Read), self.ended()], Some(left)))?;
+            self.reap(service)?.iter().for_each(|departed| departed.bury(service));
         }
     }
 
@@ -303,9 +304,10 @@ impl Children {
     /// Buries children until there are none, or until `recall`.
     fn look_after<V: Service>(mut self, service: &V, recall: &Wake) -> Option<Self> {
         while !self.living.is_empty() {
-            match poll::wait([self.ended(), (recall.as_fd(), Interest::Read)], None) {
+            let ready = poll::wait([self.ended(), (recall.as_fd(), Interest::Read)], None);
+            match wait_out(service, ready) {
                 Ok([_, true]) | Err(_) => return Some(self),
-                Ok(_) => self.reap().into_iter().flatten().for_each(|departed| departed.bury(service)),
+                Ok(_) => self.reap(service).into_iter().flatten().for_each(|departed| departed.bury(service)),
             }
         }
         None

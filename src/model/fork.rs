@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::children::{Children, Kind, Parent, Standing, Then};
-use super::{Admission, Connection, Model, Service, Session, patience, serve_the_rest};
+use super::{Admission, Connection, Model, Service, Session, patience, serve_the_rest, wait_out_for_session};
 use crate::sys::child::{self, Alone};
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
@@ -86,6 +86,7 @@ fn serve<V: Service>(service: &Arc<V>, connection: Connection, parent: &Parent) 
     let began = Instant::now();
     let mut scratch = Default::default();
     let mut settled = false;
+    let mut failed = 0;
     loop {
         let connection = (session.connection(), Interest::Read);
         let life = (parent.lifeline.as_fd(), Interest::Read);
@@ -98,6 +99,11 @@ fn serve<V: Service>(service: &Arc<V>, connection: Connection, parent: &Parent) 
             }
             _ => poll::wait([connection, life, stop], limit),
         };
+        let ready = match wait_out_for_session(&**service, ready, &mut failed) {
+            Ok(Some(ready)) => Ok(ready),
+            Ok(None) => continue,
+            Err(error) => Err(error),
+        };
         if settled && !session.in_message() {
             parent.begin();
         }
@@ -108,7 +114,8 @@ fn serve<V: Service>(service: &Arc<V>, connection: Connection, parent: &Parent) 
                 serve_the_rest(&mut *session, &mut scratch)
             }
             Ok([true, ..]) => session.serve(&mut scratch, &mut (), false),
-            _ => session.expire(&mut ()),
+            Ok(_) => session.expire(&mut ()),
+            Err(error) => session.fail(&error, &mut ()),
         };
         if next.is_over() {
             // What is to be finished is nothing to the MTA, which may have hung up itself.

@@ -36,6 +36,7 @@ pub(crate) use processes::Processes;
 pub(crate) use threads::Threads;
 
 use crate::sys::cancellation::Cancellation;
+use crate::sys::poll;
 use crate::sys::socket::{Acceptor, Family};
 use crate::sys::thread::{self, JoinHandle};
 
@@ -56,6 +57,9 @@ pub(crate) trait Session: Send + 'static {
 
     /// Ends the session because nothing has arrived in time.
     fn expire(&mut self, pace: &mut dyn Pace) -> Next;
+
+    /// Ends the session because nothing more can be heard of the peer.
+    fn fail(&mut self, error: &io::Error, pace: &mut dyn Pace) -> Next;
 
     /// Whether the peer has said who it is, as far as that matters.
     fn is_introduced(&self) -> bool;
@@ -202,6 +206,33 @@ pub(crate) enum Admission<Taken> {
 
 /// How long listeners are left alone when no connections can be taken.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What waiting has come to. Where the system could not wait, because it lacks memory, say, nothing has happened: then the
+/// operator is told, and it takes [`PAUSE`], so that whoever waits again and again does not spin.
+fn wait_out<V: Service, T: Default>(service: &V, outcome: io::Result<T>) -> io::Result<T> {
+    outcome.or_else(|error| {
+        if !poll::is_transient(&error) {
+            return Err(error);
+        }
+        service.trouble("wait for events", &error);
+        std::thread::sleep(PAUSE);
+        Ok(T::default())
+    })
+}
+
+/// How often in a row waiting for a session may fail.
+const FAILED_WAITS: u32 = 100;
+
+/// The same for what a session waits for, whose owner cannot take nothing for something: `None` is to wait again. Fails
+/// when that has not helped for a while, too.
+fn wait_out_for_session<V: Service, T>(service: &V, outcome: io::Result<T>, failed: &mut u32) -> io::Result<Option<T>> {
+    let outcome = match outcome {
+        Err(error) if *failed == FAILED_WAITS => return Err(error),
+        outcome => wait_out(service, outcome.map(Some))?,
+    };
+    *failed = if outcome.is_some() { 0 } else { *failed + 1 };
+    Ok(outcome)
+}
 
 /// The shorter of two limits, where `None` is none.
 fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {

@@ -31,7 +31,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::habits::Habit;
 use self::state::{DISSOLVE, Done, Errands, Job, LISTENERS, NUDGE, State, Then, Turn};
-use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, sooner, start_thread};
+use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, sooner, start_thread, wait_out};
 use crate::sys::epoll::{Epoll, Events};
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
@@ -222,12 +222,13 @@ impl<V: Service> Shared<V> {
         drop(state);
         let turn = self.service.turn();
         let limit = if wait { sooner(turn, sooner(silence, strangeness)) } else { Some(Duration::ZERO) };
-        let events = self.epoll.wait(events, limit).inspect_err(|error| self.service.broken(error));
+        let events = wait_out(&*self.service, self.epoll.wait(events, limit).map(Some))
+            .inspect_err(|error| self.service.broken(error));
         let now = Instant::now();
         let mut state = self.state.lock();
         state.end_poll();
         match events {
-            Ok(events) => events.for_each(|event| state.note(event.token, event.hang_up)),
+            Ok(events) => events.into_iter().flatten().for_each(|event| state.note(event.token, event.hang_up)),
             Err(_) => state.go_deaf(now),
         }
         if let Some(timeout) = timeout {
@@ -334,8 +335,8 @@ impl<V: Service> Shared<V> {
             let stop = (self.service.stop_descriptor(), Interest::Read);
             // Unlike an epoll set, poll keeps alive what it waits for: where a filter has closed descriptors that are not
             // its own, the timer still expires once more, and the manager learns that nothing can be served.
-            let [expired, _] = poll::wait([(self.timer.as_fd(), Interest::Read), stop], None)?;
-            if expired {
+            let ready = poll::wait([(self.timer.as_fd(), Interest::Read), stop], None);
+            if let [true, _] = wait_out(&*self.service, ready)? {
                 self.look_after();
             }
         }
@@ -350,7 +351,8 @@ impl<V: Service> Shared<V> {
             if left.is_zero() {
                 break;
             }
-            if let [true] = poll::wait([(self.timer.as_fd(), Interest::Read)], Some(left))? {
+            let ready = poll::wait([(self.timer.as_fd(), Interest::Read)], Some(left));
+            if let [true] = wait_out(&*self.service, ready)? {
                 self.look_after();
             }
         }
@@ -387,7 +389,7 @@ impl<V: Service> Shared<V> {
         let shared = Arc::clone(self);
         let caretaker = move || {
             while shared.state.lock().slots.sessions() > 0
-                && poll::wait([(shared.timer.as_fd(), Interest::Read)], None).is_ok()
+                && wait_out(&*shared.service, poll::wait([(shared.timer.as_fd(), Interest::Read)], None)).is_ok()
             {
                 shared.look_after();
             }

@@ -113,6 +113,10 @@ impl Session for Echo {
         next
     }
 
+    fn fail(&mut self, _: &io::Error, _: &mut dyn Pace) -> Next {
+        Next::End
+    }
+
     fn expire(&mut self, _: &mut dyn Pace) -> Next {
         self.world.expired.fetch_add(1, SeqCst);
         Next::End

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     Admission, Model, Next, PAUSE, RETIREMENT, Service, Session, patience, serve_the_rest, sooner, start_thread,
+    wait_out, wait_out_for_session,
 };
 use crate::sys::poll::{self, Interest};
 use crate::sys::socket::Acceptor;
@@ -90,11 +91,13 @@ impl<V: Service> Shared<V> {
             let limit = self.service.turn();
             if pause {
                 self.state.lock().paused = true;
-                poll::wait_for_any([self.freed.as_fd(), stop], sooner(limit, Some(PAUSE)))?;
+                let free = poll::wait_for_any([self.freed.as_fd(), stop], sooner(limit, Some(PAUSE)));
+                wait_out(&*self.service, free)?;
                 self.state.lock().paused = false;
                 self.freed.clear();
             } else {
-                poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain([stop]), limit)?;
+                let ready = poll::wait_for_any(listeners.iter().map(Acceptor::as_fd).chain([stop]), limit);
+                wait_out(&*self.service, ready)?;
             }
             pause = self.take(listeners);
         }
@@ -218,6 +221,7 @@ impl<V: Service> Shared<V> {
         let stop = (self.service.stop_descriptor(), Interest::Read);
         let mut in_message = false;
         let mut settled = false;
+        let mut failed = 0;
         let began = Instant::now();
         loop {
             let connection = (session.connection(), Interest::Read);
@@ -227,6 +231,11 @@ impl<V: Service> Shared<V> {
                 _ if settled => poll::wait([connection], limit).map(|[readable]| [readable, false]),
                 _ => poll::wait([connection, stop], limit),
             };
+            let ready = match wait_out_for_session(&*self.service, ready, &mut failed) {
+                Ok(Some(ready)) => Ok(ready),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
             self.begin_step(in_message);
             let was_settled = settled;
             let next = match ready {
@@ -235,7 +244,8 @@ impl<V: Service> Shared<V> {
                     serve_the_rest(&mut session, scratch)
                 }
                 Ok([true, _]) => session.serve(scratch, &mut (), false),
-                _ => session.expire(&mut ()),
+                Ok(_) => session.expire(&mut ()),
+                Err(error) => session.fail(&error, &mut ()),
             };
             if next.is_over() {
                 drop(session);

@@ -23,6 +23,7 @@ use super::log::Level;
 use super::metrics::Metrics;
 use super::observer::{CallError, Observer};
 use super::service::Server;
+use super::session::is_hang_up;
 use super::settings;
 use crate::model::Service;
 use crate::sys::poll::{self, Interest};
@@ -385,7 +386,7 @@ impl Core {
     /// Whether to give the session up because of a write that failed. If the peer has merely gone, what it said before
     /// is still worth serving.
     pub(super) fn is_lost(&self) -> bool {
-        self.broken.is_some_and(|kind| !matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset))
+        self.broken.is_some_and(|kind| !is_hang_up(kind))
     }
 }
 

@@ -61,6 +61,13 @@ impl model::Session for Session {
         self.guarded(&mut Vec::new(), pace, |step| step.disconnect(ReadEnd::Timeout))
     }
 
+    fn fail(&mut self, error: &io::Error, pace: &mut dyn Pace) -> Next {
+        self.guarded(&mut Vec::new(), pace, |step| {
+            step.report(format_args!("cannot wait for the MTA: {error}"));
+            step.disconnect(ReadEnd::Error)
+        })
+    }
+
     fn is_introduced(&self) -> bool {
         self.negotiated
     }
@@ -130,8 +137,8 @@ impl Step<'_> {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Next::Wait,
                 io::ErrorKind::Interrupted => Next::More,
-                // Health checks hang up like that, to save time.
-                io::ErrorKind::ConnectionReset if !self.core.heard => self.end_of_stream(),
+                // The MTA has hung up with a reply unread, or to save time, as health checks do.
+                _ if is_hang_up(error.kind()) => self.end_of_stream(),
                 _ => self.give_up_reading(&error),
             },
         };
@@ -215,8 +222,7 @@ impl Step<'_> {
                 if !self.core.is_lost() {
                     return Next::Wait;
                 }
-                self.core.engine.handle_disconnect();
-                self.report(format_args!("the MTA does not take the reply"));
+                self.give_up_sending();
                 continue;
             };
             let pace = &mut *self.pace;
@@ -227,7 +233,7 @@ impl Step<'_> {
                 return Next::Exit;
             };
             match callback {
-                _ if self.core.is_lost() && !self.core.engine.is_finished() => self.core.engine.handle_disconnect(),
+                _ if self.core.is_lost() && !self.core.engine.is_finished() => self.give_up_sending(),
                 Callback::Negotiate(offer) => self.core.engine.answer_negotiation(value, &offer),
                 _ => self.core.engine.answer(value),
             }
@@ -244,6 +250,11 @@ impl Step<'_> {
             MutexGuard::unlocked(&mut self.core, || context.server.tell_visit(context.number));
         }
         self.disconnect(ReadEnd::EndOfStream)
+    }
+
+    fn give_up_sending(&mut self) {
+        self.core.engine.handle_disconnect();
+        self.report(format_args!("the MTA does not take the reply"));
     }
 
     fn give_up_reading(&mut self, error: &io::Error) -> Next {
@@ -269,6 +280,13 @@ impl Step<'_> {
         let context = self.context;
         MutexGuard::unlocked(&mut self.core, || context.report(Level::Error, text));
     }
+}
+
+/// Whether an error of the connection says that the MTA has hung up. Any other means that nobody has: the network or the
+/// system fails.
+pub(super) fn is_hang_up(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
 /// Whether a command of this letter is kept, or its arguments are listed for the filter. How much memory that needs is up

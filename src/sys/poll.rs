@@ -7,6 +7,12 @@ use std::time::{Duration, Instant};
 use super::check;
 use super::descriptor::number;
 
+/// Whether waiting, which has failed with this error, may succeed a moment later: the system lacks something. Otherwise
+/// somebody else has closed the descriptor.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    !matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::EFAULT))
+}
+
 /// What to wait for on a descriptor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {

@@ -2,8 +2,11 @@
 //! a session at most, the log says so, and everything else goes on. `LIBMILTER_FAULTS=all` has every call fail in turn
 //! instead of a sample.
 
+mod address_space;
 mod allocations;
 mod control;
 mod plan;
 mod scene;
+mod sessions;
+mod system_calls;
 mod talk;

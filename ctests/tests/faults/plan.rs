@@ -15,28 +15,31 @@ use std::{
 /// Runs at the same time: they mostly wait.
 const WORKERS: usize = 4;
 
-/// Which part of all runs is played: every `stride`-th, from `first` on.
+/// Which part of all runs is played.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Share {
-    first: u64,
-    stride: u64,
+pub(crate) enum Share {
+    /// All of them: `LIBMILTER_FAULTS=all`.
+    Everything,
+    /// So many, at even distances.
+    Sample(usize),
 }
 
 impl Share {
-    /// Everything if `LIBMILTER_FAULTS=all`, otherwise a sample, from `offset` on.
-    pub(crate) fn from_environment(offset: u64, stride: u64) -> Share {
-        if is_complete() { Share { first: 0, stride: 1 } } else { Share { first: offset % stride, stride } }
+    /// Everything if that is asked for, otherwise a sample of so many.
+    pub(crate) fn or_sample(runs: usize) -> Share {
+        let is_complete = env::var_os("LIBMILTER_FAULTS").is_some_and(|value| value == "all");
+        if is_complete { Share::Everything } else { Share::Sample(runs) }
     }
 
-    /// The numbers from 1 to `count` that belong to it.
-    pub(crate) fn of(self, count: u64) -> impl Iterator<Item = u64> {
-        (1..=count).skip(self.first as usize).step_by(self.stride as usize)
+    /// What belongs to it of what there is.
+    pub(crate) fn of<T: Clone>(self, all: &[T]) -> Vec<T> {
+        let stride = match self {
+            Share::Everything => 1,
+            Share::Sample(runs) => all.len().div_ceil(runs).max(1),
+        };
+        // Not always the first.
+        all.iter().skip(stride / 2).step_by(stride).cloned().collect()
     }
-}
-
-/// Whether `LIBMILTER_FAULTS=all`.
-pub(crate) fn is_complete() -> bool {
-    env::var_os("LIBMILTER_FAULTS").is_some_and(|value| value == "all")
 }
 
 /// Plays `run` for each of `cases` and returns what came of them, in their order.

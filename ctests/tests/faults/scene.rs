@@ -28,7 +28,7 @@ on eom addrcpt "<added@localhost>"
 on eom addrcpt_par "<added@localhost>" "NOTIFY=NEVER"
 on eom delrcpt "<b>"
 on eom progress
-on eom replacebody "line"*50000
+on eom replacebody "line"*17000
 on eom quarantine "to be looked at"
 "#;
 
@@ -53,8 +53,8 @@ pub(crate) const REST: &[&str] = &[
     "HEADER Subject text",
     "HEADER X-Long \"value\"*2000",
     "EOH",
-    "BODY \"text\"*16000",
-    "BODY \"more\"*16000",
+    "BODY \"text\"*12000",
+    "BODY \"more\"*4000",
     "MACRO E i=queue1",
     "BODYEOB \"end\"",
 ];
@@ -73,6 +73,15 @@ pub(crate) const MORE: &[&str] = &[
     "BODYEOB",
     "QUIT",
 ];
+
+/// Whether a command is answered.
+pub(crate) fn is_answered(command: &str) -> bool {
+    !command.starts_with("MACRO") && command != "ABORT"
+}
+
+/// The options with which everything that can look at sessions does.
+pub(crate) const OBSERVED: &str =
+    "trace=$place/trace, record=$place, metrics=$place/metrics.prom, hints=on, callback-warn=20";
 
 /// A filter under test.
 #[derive(Debug)]

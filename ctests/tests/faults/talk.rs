@@ -4,6 +4,8 @@ use std::{path::Path, time::Duration};
 
 use ctests::{MtaConnection, conversation::Reply};
 
+use crate::scene::is_answered;
+
 /// How long an answer may take before it counts as silence.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -40,7 +42,7 @@ impl Talk {
         for command in commands {
             let (Fate::Well, Some(mta)) = (self.fate, &mut self.mta) else { return };
             mta.command(command);
-            if command.starts_with("MACRO") || *command == "ABORT" {
+            if !is_answered(command) {
                 continue;
             }
             let mut answer = Vec::new();

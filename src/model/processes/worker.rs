@@ -248,6 +248,11 @@ impl<V: Service> Session for Passed<V> {
         self.session.expire(pace)
     }
 
+    fn fail(&mut self, error: &io::Error, pace: &mut dyn Pace) -> Next {
+        self.counted.begin_step();
+        self.session.fail(error, pace)
+    }
+
     fn is_introduced(&self) -> bool {
         self.session.is_introduced()
     }

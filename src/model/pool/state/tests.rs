@@ -1,6 +1,7 @@
 //! Decisions without threads, events and time.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::*;
@@ -20,6 +21,10 @@ impl Session for Anybody {
     }
 
     fn serve(&mut self, (): &mut (), _: &mut dyn Pace, _: bool) -> Next {
+        unreachable!("nobody serves this session")
+    }
+
+    fn fail(&mut self, _: &io::Error, _: &mut dyn Pace) -> Next {
         unreachable!("nobody serves this session")
     }
 
