@@ -7,6 +7,7 @@
 # make deb        Debian packages, in target/deb
 # make demo       a C filter and a mail, end to end
 # make generated  SEED= COUNT=: conversations made up from so many seeds, with sendmail's libmilter and with this one
+# make faults     every system call and every allocation of the library fails in turn; make check has a sample
 # make sources    fetch the released sources of filters, build and run them; needs the network for the first
 # make races      ThreadSanitizer over the tests of the concurrency models, on x86_64 Linux
 # make mutations  the library made wrong in many places, one at a time: a test notices each
@@ -159,6 +160,9 @@ generated:
 	@LIBMILTER_GENERATED_SEED='$(SEED)' LIBMILTER_GENERATED_COUNT='$(COUNT)' \
 		$(CARGO) test --release --locked --package ctests --test generated -- --nocapture generated
 
+faults:
+	@LIBMILTER_FAULTS=all $(CARGO) test --locked --package ctests --test faults -- --nocapture
+
 sources:
 	ctests/sources/fetch "$${LIBMILTER_SOURCES:-$(TARGET)/sources}"
 	$(CARGO) test --locked --package ctests --test sources
@@ -206,4 +210,4 @@ check:
 clean:
 	$(CARGO) clean
 
-.PHONY: all library archive probe install install-library install-probe uninstall dist deb html demo generated sources races mutations mutants bench check clean
+.PHONY: all library archive probe install install-library install-probe uninstall dist deb html demo generated faults sources races mutations mutants bench check clean

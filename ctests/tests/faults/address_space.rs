@@ -1,11 +1,11 @@
 //! Peers that send macros until there is no memory left.
 
-use std::{io::Write, os::unix::net::UnixStream, process::Command, thread, time::Duration};
+use std::{fs, io::Write, os::unix::net::UnixStream, process::Command, thread, time::Duration};
 
-use ctests::{Filter, Frame, Setting, Signal, Surroundings, TempDir, eventually, skip};
+use ctests::{Compile, Frame, PATIENCE, Process, Setting, Signal, TempDir, eventually, skip};
 
 use crate::{
-    scene::{FIRST, MORE, PLAN, REST, is_answered},
+    scene::{FIRST, MORE, REST, is_answered},
     talk::{Fate, Talk},
 };
 
@@ -31,12 +31,20 @@ fn macros() -> Vec<u8> {
     STAGES.iter().flat_map(packet).collect()
 }
 
-/// Says whether the log tells of it.
+/// What is wrong; and whether the log tells of it.
 fn play(setting: &Setting) -> (bool, Vec<&'static str>) {
-    let surroundings = Surroundings { wrapper: vec!["prlimit".into(), format!("--as={LIMIT}")], ..Default::default() };
-    let mut filter = Filter::launch_with(setting, &surroundings, PLAN, TempDir::new());
-    let socket = filter.socket();
-    eventually("it listens", || Talk::with(&socket).fate == Fate::Well);
+    let directory = TempDir::new();
+    let program = Compile::c(setting.library).source("ctests/filters/faults/steady.c").flag("-Wall").flag("-Wextra");
+    let program = program.to(directory.join("steady"));
+    let (socket, log) = (directory.join("socket"), directory.join("log"));
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--as={LIMIT}")).arg(program).arg(format!("unix:{}", socket.display()));
+    command.env_remove("LIBMILTER_OPTIONS");
+    command.envs(setting.model.map(|model| ("LIBMILTER_OPTIONS", format!("model={model}"))));
+    command.stderr(fs::File::create(&log).expect("our own directory"));
+    let mut filter = Process::spawn(&mut command);
+    let is_told = || fs::read_to_string(&log).is_ok_and(|text| text.lines().any(|line| line.starts_with("3 ")));
+    eventually("it listens", || Talk::is_answered_at(&socket));
     let mut innocent = Talk::with(&socket);
     innocent.say(FIRST);
     let macros = macros();
@@ -73,18 +81,15 @@ fn play(setting: &Setting) -> (bool, Vec<&'static str>) {
             wrong.push("later mail is lost");
         }
     }
-    let told = |filter: &Filter| filter.lines().iter().any(|line| line.starts_with("log 3"));
-    if !filter.process().is_alive() {
+    if !filter.is_alive() {
         wrong.push("the process is dead");
-        let log = filter.lines().into_iter().filter(|line| line.starts_with("log ")).collect::<Vec<_>>();
-        eprintln!("{setting}: {:?} {log:?} {}", filter.process().wait(ctests::PATIENCE), filter.output());
-        return (told(&filter), wrong);
+        return (is_told(), wrong);
     }
-    filter.process().signal(Signal::TERM);
-    if !filter.process().wait(ctests::PATIENCE).is_some_and(|status| status.success()) {
+    filter.signal(Signal::TERM);
+    if !filter.wait(PATIENCE).is_some_and(|status| status.success()) {
         wrong.push("it does not stop as it should");
     }
-    (told(&filter), wrong)
+    (is_told(), wrong)
 }
 
 /// Whoever was there before finishes, and later mail passes.

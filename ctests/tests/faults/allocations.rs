@@ -43,7 +43,7 @@ fn play(setting: &Setting, options: &str, is_first: bool, fault: Fault) -> Outco
     let socket = scene.filter.socket();
     eventually("it listens", || {
         assert!(scene.filter.process().is_alive(), "{setting}: it does not start: {:?}", scene.filter.lines());
-        Talk::with(&socket).fate == Fate::Well
+        Talk::is_answered_at(&socket)
     });
     let mut innocent = (!is_first).then(|| Talk::with(&socket));
     if let Some(innocent) = &mut innocent {
@@ -149,8 +149,7 @@ fn sweep(setting: &Setting, options: &str, is_first: bool, share: Share) -> Vec<
     let reached = outcomes.iter().filter(|outcome| outcome.failed > 0).count();
     let died = outcomes.iter().filter(|outcome| outcome.died).count();
     let lost: usize = outcomes.iter().map(|outcome| outcome.lost).sum();
-    let bad = outcomes.iter().filter(|outcome| !outcome.bad.is_empty()).count();
-    progress.end(format_args!("{reached} reached, {died} deaths, {lost} sessions lost, {bad} bad"));
+    let bad_runs = outcomes.iter().filter(|outcome| !outcome.bad.is_empty()).count();
     assert!(reached > 0, "{name}: no allocation has failed");
     let mut places: BTreeMap<String, (usize, String)> = BTreeMap::new();
     for (fault, outcome) in faults.iter().zip(&outcomes) {
@@ -161,7 +160,12 @@ fn sweep(setting: &Setting, options: &str, is_first: bool, share: Share) -> Vec<
         let what = format!("{fault:?}: {}", outcome.bad.join("; "));
         places.entry(place).or_insert((0, what)).0 += 1;
     }
-    places.into_iter().map(|(place, (times, what))| format!("{name}: {times} times, {what}\n      {place}\n")).collect()
+    let bad: Vec<String> = places
+        .into_iter()
+        .map(|(place, (times, what))| format!("{name}: {times} times, {what}\n      {place}\n"))
+        .collect();
+    progress.end(format_args!("{reached} reached, {died} deaths, {lost} sessions lost, {bad_runs} bad"), &bad);
+    bad
 }
 
 /// What is lost when memory is short for a moment is the session concerned, and the log says so.
@@ -179,5 +183,5 @@ fn an_allocation_that_fails_costs_one_session() {
     if let Some(reference) = Setting::reference("an_allocation_that_fails_costs_one_session") {
         sweep(&reference, "", false, Share::or_sample(SAMPLE));
     }
-    assert!(bad.is_empty(), "{} places\n{}", bad.len(), bad.join("\n"));
+    assert!(bad.is_empty(), "{} places\n{}", bad.len(), bad.concat());
 }

@@ -86,9 +86,10 @@ impl Progress {
         }
     }
 
-    /// All have been.
-    pub(crate) fn end(&self, what: impl Display) {
+    /// All have been; `bad` is what was found.
+    pub(crate) fn end(&self, what: impl Display, bad: &[String]) {
         tell(format_args!("{}: {} runs in {} s: {what}", self.name, self.count, self.start.elapsed().as_secs()));
+        bad.iter().for_each(tell);
     }
 }
 

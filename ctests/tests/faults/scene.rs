@@ -5,7 +5,7 @@ use ctests::{Filter, Setting, Surroundings, TempDir};
 use crate::control::Control;
 
 /// A filter that makes every call of the interface.
-pub(crate) const PLAN: &str = r#"
+const PLAN: &str = r#"
 start umask 077
 start setconn $socket
 start register

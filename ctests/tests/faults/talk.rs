@@ -37,6 +37,13 @@ impl Talk {
         Talk { mta, fate, answers: Vec::new() }
     }
 
+    /// Whether a filter serves sessions here.
+    pub(crate) fn is_answered_at(socket: &Path) -> bool {
+        let mut talk = Talk::with(socket);
+        talk.say(&["OPTNEG 6 1ff 1fffff", "QUIT"]);
+        talk.fate == Fate::Well
+    }
+
     /// Says one command after another, each when the one before has been answered, as long as all goes well.
     pub(crate) fn say(&mut self, commands: &[&str]) {
         for command in commands {
