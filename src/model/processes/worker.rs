@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::post::Tally;
 use crate::model::children::Parent;
-use crate::model::{Admission, Connection, Model, Next, Pace, Service, Session, Ticket};
+use crate::model::{Admission, Connection, Model, Next, Pace, Service, Session, Ticket, wait_out};
 use crate::sys::channel::{self, Message};
 use crate::sys::child;
 use crate::sys::memory;
@@ -63,7 +63,8 @@ pub(super) fn work<M: Model, V: Service>(
         .inspect_err(|error| worker.trouble("go on in a worker", error))?;
     worker.parent.end(&*worker);
     if worker.sessions.load(SeqCst) > 0 {
-        poll::wait([(worker.free.as_fd(), Interest::Read), (worker.parent.lifeline.as_fd(), Interest::Read)], None)?;
+        let ends = [(worker.free.as_fd(), Interest::Read), (worker.parent.lifeline.as_fd(), Interest::Read)];
+        while let [false, false] = wait_out(&*worker, poll::wait(ends, None))? {}
         worker.leaving();
     }
     Ok(())
