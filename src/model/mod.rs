@@ -209,7 +209,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What waiting has come to. Where the system could not wait, because it lacks memory, say, nothing has happened: then the
 /// operator is told, and it takes [`PAUSE`], so that whoever waits again and again does not spin.
-fn wait_out<V: Service, T: Default>(service: &V, outcome: io::Result<T>) -> io::Result<T> {
+pub(crate) fn wait_out<V: Service, T: Default>(service: &V, outcome: io::Result<T>) -> io::Result<T> {
     outcome.or_else(|error| {
         if !poll::is_transient(&error) {
             return Err(error);
@@ -225,7 +225,11 @@ const FAILED_WAITS: u32 = 100;
 
 /// The same for what a session waits for, whose owner cannot take nothing for something: `None` is to wait again. Fails
 /// when that has not helped for a while, too.
-fn wait_out_for_session<V: Service, T>(service: &V, outcome: io::Result<T>, failed: &mut u32) -> io::Result<Option<T>> {
+pub(crate) fn wait_out_for_session<V: Service, T>(
+    service: &V,
+    outcome: io::Result<T>,
+    failed: &mut u32,
+) -> io::Result<Option<T>> {
     let outcome = match outcome {
         Err(error) if *failed == FAILED_WAITS => return Err(error),
         outcome => wait_out(service, outcome.map(Some))?,

@@ -25,7 +25,7 @@ use super::observer::{CallError, Observer};
 use super::service::Server;
 use super::session::is_hang_up;
 use super::settings;
-use crate::model::Service;
+use crate::model::{self, Service};
 use crate::sys::poll::{self, Interest};
 use crate::sys::{fork_mark, process, signal, socket};
 
@@ -335,6 +335,7 @@ impl Context {
         mut attempt: io::Result<usize>,
     ) -> io::Result<()> {
         core.sending = true;
+        let mut failed = 0;
         let outcome = MutexGuard::unlocked(core, || {
             loop {
                 match attempt {
@@ -346,7 +347,8 @@ impl Context {
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        if let [false] = poll::wait([(self.connection(), Interest::Write)], self.server.timeout())? {
+                        let ready = poll::wait([(self.connection(), Interest::Write)], self.server.timeout());
+                        if let Some([false]) = model::wait_out_for_session(&*self.server, ready, &mut failed)? {
                             return Err(io::ErrorKind::TimedOut.into());
                         }
                     }

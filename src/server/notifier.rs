@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::log::{self, Episode};
 use super::service::Server;
-use crate::model::Service;
+use crate::model::{self, Service};
 use crate::sys::datagram::Datagrams;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
@@ -208,7 +208,7 @@ fn report(server: &Server) {
             Some(_) => poll::wait([stop], pause).map(drop),
             None => poll::wait([stop, (notifier.news.as_fd(), Interest::Read)], None).map(drop),
         };
-        if waited.is_err() {
+        if model::wait_out(server, waited).is_err() {
             return;
         }
     }

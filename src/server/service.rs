@@ -237,11 +237,14 @@ impl Service for Server {
         let full = self.lobby.is_full();
         if full && !self.lobby.is_open() {
             let waiting = poll::wait([(listener.as_fd(), Interest::Read)], Some(Duration::ZERO));
-            return if matches!(waiting, Ok([true])) {
-                self.tell_crowd();
-                Admission::Pause
-            } else {
-                Admission::Empty
+            return match waiting {
+                Ok([true]) => {
+                    self.tell_crowd();
+                    Admission::Pause
+                }
+                Ok([false]) => Admission::Empty,
+                // Nobody knows; the next attempt shows it.
+                Err(_) => Admission::Pause,
             };
         }
         let error = match socket::accept(listener.as_fd()) {

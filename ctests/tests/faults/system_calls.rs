@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Runs of each sweep in a sample.
-const SAMPLE: usize = 60;
+const SAMPLE: usize = 120;
 
 /// The first so many calls of a kind fail, one in each run; later ones are the same again.
 const NTH_MAX: u64 = 60;
@@ -97,7 +97,8 @@ const CALLS: &[Call] = &[
     call("pipe2", DESCRIPTOR, Cost::Nothing),
     call("poll", &[EINTR, EAGAIN, ENOMEM], Cost::Nothing),
     call("pthread_create", &[EAGAIN, EPERM], Cost::Nothing),
-    call("read", &[EINTR, EIO], Cost::Nothing),
+    call("read", &[EINTR], Cost::Nothing),
+    call("read_file", &[EINTR, EIO], Cost::Nothing),
     call("recv", &[EINTR, ENOMEM, ENOBUFS, EIO, ETIMEDOUT, ECONNRESET, EPIPE], Cost::Session),
     call("recvmsg", &[EINTR, ENOMEM, EMFILE], Cost::Nothing),
     call("renameat", FILE, Cost::Nothing),
@@ -114,8 +115,10 @@ const CALLS: &[Call] = &[
     call("unlink", FILE, Cost::Nothing),
     call("unlinkat", FILE, Cost::Nothing),
     call("waitid", &[EINTR], Cost::Nothing),
-    call("write", &[EINTR, EIO, ENOSPC], Cost::Nothing),
-    call("writev", &[EINTR, EIO, ENOSPC], Cost::Nothing),
+    call("write", &[EINTR], Cost::Nothing),
+    call("write_file", &[EINTR, EIO, ENOSPC], Cost::Nothing),
+    call("writev", &[EINTR], Cost::Nothing),
+    call("writev_file", &[EINTR, EIO, ENOSPC], Cost::Nothing),
 ];
 
 /// The calls that cannot fail in a way that means something, with the reason.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::exposition::{HEADING, heading};
+use crate::model;
 use crate::server::listener::OpenError;
 use crate::server::log::{self, Episode};
 use crate::server::service::Server;
@@ -119,12 +120,13 @@ impl Outlet {
         match &self.place {
             Place::File { .. } => loop {
                 self.write(server);
-                if let [true] = poll::wait([over], Some(INTERVAL))? {
+                if let [true] = model::wait_out(server, poll::wait([over], Some(INTERVAL)))? {
                     return Ok(());
                 }
             },
             Place::Socket { listener, .. } => loop {
-                let [asked, is_over] = poll::wait([(listener.as_fd(), Interest::Read), over], None)?;
+                let ready = poll::wait([(listener.as_fd(), Interest::Read), over], None);
+                let [asked, is_over] = model::wait_out(server, ready)?;
                 if is_over {
                     return Ok(());
                 }
@@ -133,7 +135,7 @@ impl Outlet {
                     Some(Ok(connection)) => drop(answer(connection.as_fd(), || text(server))),
                     Some(Err(error)) => {
                         self.tell(server, format_args!("cannot answer for the metrics: {error}"));
-                        poll::wait([over], Some(PAUSE))?;
+                        model::wait_out(server, poll::wait([over], Some(PAUSE)))?;
                     }
                     None => {}
                 }
