@@ -69,14 +69,16 @@ library:
 	$(call cargo_build,libmilter,libmilter.so libmilter.a)
 
 # Cargo's archive carries Rust's standard library with global names, which clash as soon as a program contains a second
-# such archive. Here everything becomes one object in which only the names of the C interface are global.
+# such archive. Here everything becomes one object in which only the names of the C interface are global. Those of libsm
+# are weak, for programs that bring a libsm of their own.
 archive: library
 	@set -e; built="$(RELEASE)"; stage="$$built/install"; mkdir -p "$$stage"; \
-	if [ "$$stage/libmilter.a" -nt "$$built/libmilter.a" ]; then exit 0; fi; \
+	if [ "$$stage/libmilter.a" -nt "$$built/libmilter.a" ] && [ "$$stage/libmilter.a" -nt Makefile ]; then exit 0; fi; \
 	$(NM) -D --defined-only "$$built/libmilter.so" | awk '{ print $$NF }' > "$$stage/names"; \
 	$(LD) -r --gc-sections --force-group-allocation $$(sed 's/^/-u /' "$$stage/names") \
 		-o "$$stage/milter.o" --whole-archive "$$built/libmilter.a"; \
-	$(OBJCOPY) --keep-global-symbols="$$stage/names" --strip-debug -R .llvmbc -R .llvmcmd "$$stage/milter.o"; \
+	$(OBJCOPY) --keep-global-symbols="$$stage/names" --wildcard --weaken-symbol='sm_*' --strip-debug \
+		-R .llvmbc -R .llvmcmd "$$stage/milter.o"; \
 	rm -f "$$stage/libmilter.a"; \
 	$(AR) rcsD "$$stage/libmilter.a" "$$stage/milter.o"
 

@@ -49,6 +49,7 @@ mod callback {
 }
 mod descriptor;
 mod guard;
+mod libsm;
 mod lifecycle;
 #[allow(dead_code, reason = "constants for C programs")]
 mod mfapi;

@@ -4,6 +4,7 @@ mod calls;
 mod examples;
 mod headers;
 mod install;
+mod libsm;
 mod link;
 mod manual;
 mod options;

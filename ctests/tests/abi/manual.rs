@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-/// Functions that are exported for configure scripts and are no part of the interface.
-const INTERNAL: [&str; 2] = ["mi_stop", "sm_strlcpy"];
+/// Functions that are exported for configure scripts and for programs built with sendmail's library, and are no part of the
+/// interface.
+const INTERNAL: [&str; 6] = ["mi_stop", "sm_errstring", "sm_strlcat", "sm_strlcat2", "sm_strlcpy", "sm_strlcpyn"];
 
 /// Pages of the system that ours refer to.
 const FOREIGN: [&str; 8] =
@@ -74,9 +75,9 @@ fn tokens(text: &str) -> String {
 /// A prototype: what is returned, what it is called, the parameters; each as tokens.
 type Prototype = (String, String, Vec<String>);
 
-/// The functions that the headers declare.
+/// The functions that the headers declare; the underlines in front of their parameters only keep macros of programs away.
 fn declared() -> Vec<Prototype> {
-    let text = header("mfapi.h") + &header("mfext.h");
+    let text = (header("mfapi.h") + &header("mfext.h")).replace(" __", " ").replace("*__", "*");
     let statements = text.split(';').filter_map(|statement| statement.rsplit_once("LIBMILTER_API "));
     let functions = statements.filter_map(|(_, declaration)| {
         let (front, parameters) = declaration.split_once('(')?;

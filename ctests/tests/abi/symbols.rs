@@ -5,9 +5,13 @@ use std::path::Path;
 use std::process::Command;
 
 /// Everything that programs may link with, in alphabetical order.
-pub(crate) const NAMES: [&str; 29] = [
+pub(crate) const NAMES: [&str; 33] = [
     "mi_stop",
+    "sm_errstring",
+    "sm_strlcat",
+    "sm_strlcat2",
     "sm_strlcpy",
+    "sm_strlcpyn",
     "smfi_addheader",
     "smfi_addrcpt",
     "smfi_addrcpt_par",

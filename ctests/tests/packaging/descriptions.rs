@@ -68,7 +68,7 @@ fn debian_knows_every_function() {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_once("LIBMILTER_API ")?.1.split_once('(')?.0.rsplit(['*', ' ']).next())
-        .chain(["mi_stop", "sm_strlcpy"])
+        .chain(["mi_stop", "sm_errstring", "sm_strlcat", "sm_strlcat2", "sm_strlcpy", "sm_strlcpyn"])
         .collect();
     declared.sort_unstable();
     let symbols = text("debian/libmilter-rs1.0.1.symbols");
