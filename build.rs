@@ -77,9 +77,29 @@ mod headers {
             let mut text = Vec::new();
             builder.generate().expect("src/capi can be expressed in C").write(&mut text);
             let text = String::from_utf8(text).expect("src/capi is UTF-8");
-            let text: String = text.lines().map(|line| in_c_terms(line) + "\n").collect();
+            let text: String = text.lines().map(|line| with_reserved_names(&in_c_terms(line)) + "\n").collect();
             fs::write(Path::new(&out_dir).join(header).with_extension("h"), text).expect("OUT_DIR is writable");
         }
+    }
+
+    /// Makes the parameters of a prototype names that no program may define as macros, also where they are documented.
+    fn with_reserved_names(line: &str) -> String {
+        let Some((function, (parameters, end))) = line
+            .split_once('(')
+            .filter(|(function, _)| function.contains("LIBMILTER_API "))
+            .and_then(|(function, rest)| Some((function, rest.rsplit_once(')')?)))
+        else {
+            return line.replace("@param ", "@param __");
+        };
+        let parameters: Vec<String> = parameters
+            .split(", ")
+            .map(|parameter| match parameter.rfind([' ', '*']) {
+                Some(at) => format!("{}__{}", &parameter[..=at], &parameter[at + 1..]),
+                // "void" and "..." have no name.
+                None => parameter.to_owned(),
+            })
+            .collect();
+        format!("{function}({}){end}", parameters.join(", "))
     }
 
     /// Gives the number in a `#define` the form that C programs need: flag words get the type long, negative numbers

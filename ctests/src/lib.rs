@@ -4,7 +4,7 @@
 //! [`Library::reference`], sendmail's libmilter where the system has its development files.
 //! [`Compile`] turns C and C++ sources into programs linked with one of them, [`Process`] runs
 //! them, [`TempDir`] gives them a place, [`eventually`] waits for what they do, and [`skip()`] is how a test says that it
-//! lacks something.
+//! lacks something. [`ReferenceHeaders`] are those of several releases of sendmail's.
 //!
 //! [`Filter`] is the recorder, a filter that follows a plan; [`MtaConnection`] talks to it.
 //! [`dialogue`] reads conversations from files, [`conversation`] plays them, [`verdict`] compares.
@@ -34,6 +34,7 @@ pub mod postfix;
 mod process;
 mod program;
 mod recorder;
+mod reference_headers;
 pub mod sendmail;
 mod sink;
 mod skip;
@@ -57,6 +58,7 @@ pub use postfix::Postfix;
 pub use process::{Process, free_port, is_free, is_root, kill_child, signal_child};
 pub use program::{Program, Service, find};
 pub use recorder::{Event, Filter, Surroundings, recorder};
+pub use reference_headers::ReferenceHeaders;
 pub use rustix::process::{Pid, Signal, kill_process};
 pub use sendmail::Sendmail;
 pub use sink::{Delivery, Sink};

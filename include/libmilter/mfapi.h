@@ -15,15 +15,14 @@
 #include "libmilter/mfdef.h"
 
 /*
- * bool: the one of the language where it has one, <stdbool.h> where that exists, else int. A program that has a
- * bool already keeps it.
+ * bool: int in C before C23, as in sendmail's header up to release 8.18.1, so that a program may define a bool of its own
+ * after this file. A program that has one already keeps it. SM_CONF_STDBOOL_H, if defined as 1, asks for <stdbool.h>.
  */
 #if defined(SM_CONF_STDBOOL_H) && SM_CONF_STDBOOL_H
 #include <stdbool.h>
 #elif !defined(__cplusplus) && !defined(bool) && !defined(__bool_true_false_are_defined)
-#if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L
-/* a keyword */
-#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L
+#if defined(__STDC_VERSION__) && __STDC_VERSION__ > 201710L
+/* A keyword, and in drafts of C23 perhaps not yet. */
 #include <stdbool.h>
 #else
 typedef int bool;
@@ -69,7 +68,7 @@ extern "C" {
  * The version of this interface, for xxfi_version; a program may define another one before it includes this file.
  */
 #ifndef SMFI_VERSION
-#ifdef _FFR_MDS_NEGOTIATE
+#if defined(_FFR_MDS_NEGOTIATE) && _FFR_MDS_NEGOTIATE
 #define SMFI_VERSION 0x01000002
 #define SMFI_VERSION_MDS 0x01000002
 #else
@@ -84,7 +83,7 @@ extern "C" {
 #define SM_LM_VRS_MINOR(v) (((v) & 0x007fff00) >> 8)
 #define SM_LM_VRS_PLVL(v) ((v) & 0x0000007f)
 
-#ifdef _FFR_WORKERS_POOL
+#if defined(_FFR_WORKERS_POOL) && _FFR_WORKERS_POOL
 /**
  * Internal to libraries with a pool of workers; defined for programs that mention it.
  */
@@ -361,23 +360,23 @@ typedef struct smfiDesc *smfiDesc_ptr;
  * Call it after smfi_setconn() and smfi_register() and before smfi_main(). It lets a program report a wrong
  * address early, set owner and mode of a socket file, or give up privileges before it serves.
  *
- * @param remove_stale if true, a socket file that is in the way is removed first.
+ * @param __remove_stale if true, a socket file that is in the way is removed first.
  * @return MI_SUCCESS, also if the socket is open already; MI_FAILURE if the filter is not registered, if there
  * is no address, or if the socket cannot be opened: the log says why.
  *
  */
-__extension__ LIBMILTER_API int smfi_opensocket(bool remove_stale);
+__extension__ LIBMILTER_API int smfi_opensocket(bool __remove_stale);
 
 /**
  * Tells the library the filter's name, version, actions and callbacks.
  *
  * Call it before smfi_main(). The structure is copied; a later call replaces it.
  *
- * @param descriptor the filter; its xxfi_version should be SMFI_VERSION.
+ * @param __descriptor the filter; its xxfi_version should be SMFI_VERSION.
  * @return MI_SUCCESS, or MI_FAILURE if xxfi_version is none that this library knows; the filter then counts as
  * not registered.
  */
-LIBMILTER_API int smfi_register(struct smfiDesc descriptor);
+LIBMILTER_API int smfi_register(struct smfiDesc __descriptor);
 
 /**
  * Serves MTAs until the filter is told to stop by smfi_stop(), SIGHUP, SIGTERM or SIGINT.
@@ -397,20 +396,20 @@ LIBMILTER_API int smfi_main(void);
  *
  * Call it before the socket is opened.
  *
- * @param backlog the number, at least 1.
+ * @param __backlog the number, at least 1.
  * @return MI_SUCCESS, or MI_FAILURE for a number below 1.
  */
-LIBMILTER_API int smfi_setbacklog(int backlog);
+LIBMILTER_API int smfi_setbacklog(int __backlog);
 
 /**
  * Sets how much the library tells on standard output about its work.
  *
  * Call it before smfi_main().
  *
- * @param level 0 for nothing; the higher, the more, up to 6.
+ * @param __level 0 for nothing; the higher, the more, up to 6.
  * @return MI_SUCCESS.
  */
-LIBMILTER_API int smfi_setdbg(int level);
+LIBMILTER_API int smfi_setdbg(int __level);
 
 /**
  * Sets how long the library waits for the MTA before it gives a session up.
@@ -418,10 +417,10 @@ LIBMILTER_API int smfi_setdbg(int level);
  * Call it before smfi_main(). The default is 7210 seconds; less than what the MTA may need between two commands
  * loses sessions.
  *
- * @param seconds the time; 0 or less for no limit.
+ * @param __seconds the time; 0 or less for no limit.
  * @return MI_SUCCESS.
  */
-LIBMILTER_API int smfi_settimeout(int seconds);
+LIBMILTER_API int smfi_settimeout(int __seconds);
 
 /**
  * Sets the address that the MTA connects to.
@@ -430,10 +429,10 @@ LIBMILTER_API int smfi_settimeout(int seconds);
  * are "unix:PATH" and "local:PATH", a PATH without colon, "inet:PORT", "inet:PORT@HOST", "inet6:PORT",
  * "inet6:PORT@HOST" and "fd:NUMBER". HOST is a name, or a numeric address in brackets.
  *
- * @param address the address.
+ * @param __address the address.
  * @return MI_SUCCESS, or MI_FAILURE if address is NULL or empty.
  */
-LIBMILTER_API int smfi_setconn(char *address);
+LIBMILTER_API int smfi_setconn(char *__address);
 
 /**
  * Ends the filter: no new sessions are accepted and smfi_main() returns.
@@ -449,10 +448,10 @@ LIBMILTER_API int smfi_stop(void);
  *
  * It holds for sessions that begin later. No MTA needs this call.
  *
- * @param size the new limit.
+ * @param __size the new limit.
  * @return the former limit, MILTER_MAX_DATA_SIZE at first.
  */
-LIBMILTER_API size_t smfi_setmaxdatasize(size_t size);
+LIBMILTER_API size_t smfi_setmaxdatasize(size_t __size);
 
 /**
  * Tells the version of the interface that the library in use has.
@@ -460,24 +459,24 @@ LIBMILTER_API size_t smfi_setmaxdatasize(size_t size);
  * The numbers are those of SM_LM_VRS_MAJOR(SMFI_VERSION) and so on at the time when the library was built. Call
  * it at any time. A pointer may be NULL if that number is of no interest.
  *
- * @param major where to store the first number.
- * @param minor where to store the second number.
- * @param patch_level where to store the third number.
+ * @param __major where to store the first number.
+ * @param __minor where to store the second number.
+ * @param __patch_level where to store the third number.
  * @return MI_SUCCESS.
  */
-LIBMILTER_API int smfi_version(unsigned int *major, unsigned int *minor, unsigned int *patch_level);
+LIBMILTER_API int smfi_version(unsigned int *__major, unsigned int *__minor, unsigned int *__patch_level);
 
 /**
  * Looks up a macro that the MTA sent for this session.
  *
  * Call it in any callback except xxfi_negotiate. The value of the latest stage is found first.
  *
- * @param ctx the session.
- * @param name the macro: a letter, or a longer name in braces; braces around a letter make no difference.
+ * @param __ctx the session.
+ * @param __name the macro: a letter, or a longer name in braces; braces around a letter make no difference.
  * @return the value, valid until the MTA sends the macros of that stage again or the session ends; NULL if
  * there is no such macro or an argument is NULL.
  */
-LIBMILTER_API char *smfi_getsymval(SMFICTX *ctx, char *name);
+LIBMILTER_API char *smfi_getsymval(SMFICTX *__ctx, char *__name);
 
 /**
  * Sets the SMTP reply with which the MTA refuses, in place of its own wording.
@@ -485,46 +484,46 @@ LIBMILTER_API char *smfi_getsymval(SMFICTX *ctx, char *name);
  * Call it in any callback except xxfi_negotiate. The reply is used by the next verdict SMFIS_REJECT if its code
  * begins with 5, by the next SMFIS_TEMPFAIL if it begins with 4, and replaces an earlier one. Strings are copied.
  *
- * @param ctx the session.
- * @param code three digits, the first of them 4 or 5.
- * @param status an enhanced status code such as "5.7.1", or NULL.
- * @param text one line without CR and LF of at most 980 octets, or NULL.
+ * @param __ctx the session.
+ * @param __code three digits, the first of them 4 or 5.
+ * @param __status an enhanced status code such as "5.7.1", or NULL.
+ * @param __text one line without CR and LF of at most 980 octets, or NULL.
  * @return MI_SUCCESS, or MI_FAILURE if an argument is not as said; an earlier reply then stays.
  */
-LIBMILTER_API int smfi_setreply(SMFICTX *ctx, char *code, char *status, char *text);
+LIBMILTER_API int smfi_setreply(SMFICTX *__ctx, char *__code, char *__status, char *__text);
 
 /**
  * Stores a pointer of the filter's own with the session.
  *
  * Call it in any callback. The library never looks behind the pointer; free what it points to in xxfi_close.
  *
- * @param ctx the session.
- * @param data the pointer, which replaces an earlier one.
+ * @param __ctx the session.
+ * @param __data the pointer, which replaces an earlier one.
  * @return MI_SUCCESS, or MI_FAILURE if ctx is NULL.
  */
-LIBMILTER_API int smfi_setpriv(SMFICTX *ctx, void *data);
+LIBMILTER_API int smfi_setpriv(SMFICTX *__ctx, void *__data);
 
 /**
  * Returns the pointer that smfi_setpriv() stored.
  *
  * Call it in any callback.
  *
- * @param ctx the session.
+ * @param __ctx the session.
  * @return the pointer; NULL if there is none or ctx is NULL.
  */
-LIBMILTER_API void *smfi_getpriv(SMFICTX *ctx);
+LIBMILTER_API void *smfi_getpriv(SMFICTX *__ctx);
 
 /**
  * Tells the MTA which macros the filter wants at a stage.
  *
  * Call it in xxfi_negotiate, once for a stage; later calls have no effect on the MTA. The list is copied.
  *
- * @param ctx the session.
- * @param stage SMFIM_CONNECT, SMFIM_HELO and so on.
- * @param macros the names with blanks between them; empty for none.
+ * @param __ctx the session.
+ * @param __stage SMFIM_CONNECT, SMFIM_HELO and so on.
+ * @param __macros the names with blanks between them; empty for none.
  * @return MI_SUCCESS, or MI_FAILURE if ctx or macros is NULL, there is no such stage or its list is set already.
  */
-LIBMILTER_API int smfi_setsymlist(SMFICTX *ctx, int stage, char *macros);
+LIBMILTER_API int smfi_setsymlist(SMFICTX *__ctx, int __stage, char *__macros);
 
 /**
  * Sets an SMTP reply of several lines with which the MTA refuses.
@@ -532,13 +531,13 @@ LIBMILTER_API int smfi_setsymlist(SMFICTX *ctx, int stage, char *macros);
  * As smfi_setreply(), but with the text as a list of lines that ends with NULL, cast to char pointer:
  * smfi_setmlreply(ctx, "550", "5.7.1", "first", "second", (char *) NULL).
  *
- * @param ctx the session.
- * @param code three digits, the first of them 4 or 5.
- * @param status an enhanced status code such as "5.7.1"; NULL stands for "4.0.0" or "5.0.0".
+ * @param __ctx the session.
+ * @param __code three digits, the first of them 4 or 5.
+ * @param __status an enhanced status code such as "5.7.1"; NULL stands for "4.0.0" or "5.0.0".
  * @return MI_SUCCESS, or MI_FAILURE if an argument is not as said, there are more than 32 lines, or a line is
  * longer than 980 octets or contains CR or LF; an earlier reply then stays.
  */
-LIBMILTER_API int smfi_setmlreply(SMFICTX *ctx, const char *code, const char *status, ...);
+LIBMILTER_API int smfi_setmlreply(SMFICTX *__ctx, const char *__code, const char *__status, ...);
 
 /**
  * Appends a header field to the message.
@@ -546,92 +545,92 @@ LIBMILTER_API int smfi_setmlreply(SMFICTX *ctx, const char *code, const char *st
  * Call it in xxfi_eom, with the action SMFIF_ADDHDRS. Strings are copied. The text goes out as it is: fold long
  * values with a line feed and white space.
  *
- * @param ctx the session.
- * @param name the name of the field, without colon.
- * @param value the value; may be empty.
+ * @param __ctx the session.
+ * @param __name the name of the field, without colon.
+ * @param __value the value; may be empty.
  * @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, name is NULL or empty, value is NULL, the field
  * does not fit into a packet or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_addheader(SMFICTX *ctx, char *name, char *value);
+LIBMILTER_API int smfi_addheader(SMFICTX *__ctx, char *__name, char *__value);
 
 /**
  * Changes or removes a header field of the message.
  *
  * Call it in xxfi_eom, with the action SMFIF_CHGHDRS. Strings are copied.
  *
- * @param ctx the session.
- * @param name the name of the field, without colon.
- * @param index which of the fields of that name, counted from 1; if there are fewer, a field is added.
- * @param value the new value; NULL or empty removes the field.
+ * @param __ctx the session.
+ * @param __name the name of the field, without colon.
+ * @param __index which of the fields of that name, counted from 1; if there are fewer, a field is added.
+ * @param __value the new value; NULL or empty removes the field.
  * @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, name is NULL or empty, index is negative, the
  * field does not fit into a packet or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_chgheader(SMFICTX *ctx, char *name, int index, char *value);
+LIBMILTER_API int smfi_chgheader(SMFICTX *__ctx, char *__name, int __index, char *__value);
 
 /**
  * Inserts a header field into the message.
  *
  * Call it in xxfi_eom, with the action SMFIF_ADDHDRS. Strings are copied.
  *
- * @param ctx the session.
- * @param index how many of the fields of the message as it was received come before it; 0 is the very front, a
+ * @param __ctx the session.
+ * @param __index how many of the fields of the message as it was received come before it; 0 is the very front, a
  * number beyond the last field the end.
- * @param name the name of the field, without colon.
- * @param value the value; may be empty.
+ * @param __name the name of the field, without colon.
+ * @param __value the value; may be empty.
  * @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, index is negative, name is NULL or empty, value
  * is NULL, the field does not fit into a packet or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_insheader(SMFICTX *ctx, int index, char *name, char *value);
+LIBMILTER_API int smfi_insheader(SMFICTX *__ctx, int __index, char *__name, char *__value);
 
 /**
  * Replaces the envelope sender of the message.
  *
  * Call it in xxfi_eom, with the action SMFIF_CHGFROM. Strings are copied.
  *
- * @param ctx the session.
- * @param address the new sender.
- * @param arguments ESMTP arguments with blanks between them, or NULL.
+ * @param __ctx the session.
+ * @param __address the new sender.
+ * @param __arguments ESMTP arguments with blanks between them, or NULL.
  * @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, address is NULL or empty, both do not fit into a
  * packet or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_chgfrom(SMFICTX *ctx, char *address, char *arguments);
+LIBMILTER_API int smfi_chgfrom(SMFICTX *__ctx, char *__address, char *__arguments);
 
 /**
  * Adds a recipient to the message.
  *
  * Call it in xxfi_eom, with the action SMFIF_ADDRCPT. The string is copied.
  *
- * @param ctx the session.
- * @param address the recipient.
+ * @param __ctx the session.
+ * @param __address the recipient.
  * @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, address is NULL or empty, it does not fit into
  * a packet or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_addrcpt(SMFICTX *ctx, char *address);
+LIBMILTER_API int smfi_addrcpt(SMFICTX *__ctx, char *__address);
 
 /**
  * Adds a recipient with ESMTP arguments to the message.
  *
  * Call it in xxfi_eom, with the action SMFIF_ADDRCPT_PAR; SMFIF_ADDRCPT does not do. Strings are copied.
  *
- * @param ctx the session.
- * @param address the recipient.
- * @param arguments ESMTP arguments with blanks between them, or NULL.
+ * @param __ctx the session.
+ * @param __address the recipient.
+ * @param __arguments ESMTP arguments with blanks between them, or NULL.
  * @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, address is NULL or empty, both do not fit into a
  * packet or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_addrcpt_par(SMFICTX *ctx, char *address, char *arguments);
+LIBMILTER_API int smfi_addrcpt_par(SMFICTX *__ctx, char *__address, char *__arguments);
 
 /**
  * Removes a recipient from the message.
  *
  * Call it in xxfi_eom, with the action SMFIF_DELRCPT. The string is copied.
  *
- * @param ctx the session.
- * @param address the recipient, spelled as xxfi_envrcpt was given it.
+ * @param __ctx the session.
+ * @param __address the recipient, spelled as xxfi_envrcpt was given it.
  * @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, address is NULL or empty, it does not fit into
  * a packet or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_delrcpt(SMFICTX *ctx, char *address);
+LIBMILTER_API int smfi_delrcpt(SMFICTX *__ctx, char *__address);
 
 /**
  * Tells the MTA that the filter is still at work, so that it starts its timeout again.
@@ -639,10 +638,10 @@ LIBMILTER_API int smfi_delrcpt(SMFICTX *ctx, char *address);
  * Call it in xxfi_eom; with Postfix in any callback except xxfi_negotiate. Other threads may call it while the
  * callback runs. What was modified so far goes out, too.
  *
- * @param ctx the session.
+ * @param __ctx the session.
  * @return MI_SUCCESS; MI_FAILURE if ctx is NULL or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_progress(SMFICTX *ctx);
+LIBMILTER_API int smfi_progress(SMFICTX *__ctx);
 
 /**
  * Replaces the body of the message.
@@ -650,25 +649,25 @@ LIBMILTER_API int smfi_progress(SMFICTX *ctx);
  * Call it in xxfi_eom, with the action SMFIF_CHGBODY. The first call throws the old body away, the next ones
  * append. The octets are copied; lines end in CR LF.
  *
- * @param ctx the session.
- * @param body the octets, or NULL if length is 0.
- * @param length how many; 0 empties the body.
+ * @param __ctx the session.
+ * @param __body the octets, or NULL if length is 0.
+ * @param __length how many; 0 empties the body.
  * @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, length is negative, body is NULL with a length,
  * or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_replacebody(SMFICTX *ctx, unsigned char *body, int length);
+LIBMILTER_API int smfi_replacebody(SMFICTX *__ctx, unsigned char *__body, int __length);
 
 /**
  * Quarantines the message: the MTA keeps it, undelivered, until somebody decides.
  *
  * Call it in xxfi_eom, with the action SMFIF_QUARANTINE. The string is copied.
  *
- * @param ctx the session.
- * @param reason why, for whoever looks into the queue.
+ * @param __ctx the session.
+ * @param __reason why, for whoever looks into the queue.
  * @return MI_SUCCESS; MI_FAILURE if the call is not allowed here, reason is NULL or empty, it does not fit into a
  * packet or the MTA cannot be reached.
  */
-LIBMILTER_API int smfi_quarantine(SMFICTX *ctx, char *reason);
+LIBMILTER_API int smfi_quarantine(SMFICTX *__ctx, char *__reason);
 
 #ifdef __cplusplus
 }

@@ -14,7 +14,7 @@
 #define SMFI_PROT_VERSION 6
 #endif
 
-#ifdef _FFR_MDS_NEGOTIATE
+#if defined(_FFR_MDS_NEGOTIATE) && _FFR_MDS_NEGOTIATE
 /**
  * Limits of payloads, in octets: without negotiation, with SMFIP_MDS_256K and with SMFIP_MDS_1M.
  */

@@ -49,11 +49,11 @@ extern "C" {
  * Call it before smfi_opensocket() and smfi_main(). The texts are copied. The administrator may set the same options in
  * the environment variable LIBMILTER_OPTIONS, and wins; only "noreply" is for the program alone.
  *
- * @param name the option, for instance "model".
- * @param value its value, for instance "threads".
+ * @param __name the option, for instance "model".
+ * @param __value its value, for instance "threads".
  * @return MI_SUCCESS, or MI_FAILURE if there is no such option or value, or if a text is NULL: the log says why.
  */
-LIBMILTER_API int smfi_setopt(const char *name, const char *value);
+LIBMILTER_API int smfi_setopt(const char *__name, const char *__value);
 
 #ifdef __cplusplus
 }

@@ -56,7 +56,7 @@ struct Compiler {
     standards: &'static [&'static str],
 }
 
-const C: &[&str] = &["c89", "gnu89", "c99", "c11", "gnu11", "c17", "gnu17", "c2x", "gnu2x"];
+const C: &[&str] = &["c89", "gnu89", "c99", "gnu99", "c11", "gnu11", "c17", "gnu17", "c2x", "gnu2x"];
 const CXX: &[&str] = &["c++98", "gnu++98", "c++03", "c++11", "c++14", "c++17", "gnu++17", "c++20", "c++2b"];
 
 const COMPILERS: [Compiler; 4] = [

@@ -9,4 +9,6 @@ mod link;
 mod manual;
 mod options;
 mod reference;
+mod styles;
 mod symbols;
+mod types;
