@@ -9,3 +9,6 @@ mod capi;
 mod model;
 mod server;
 mod sys;
+
+#[cfg(fuzzing)]
+pub use server::fuzzing;

@@ -81,9 +81,9 @@ pub struct Engine {
     output: Vec<u8>,
     notice: Option<Box<Notice>>,
     failure: Option<Box<Failure>>,
-    /// A command of a message was taken, and neither its end, an abort nor a final verdict has come since.
+    /// A command of a message has begun, and neither its end, an abort nor a final verdict has come since.
     message_open: bool,
-    /// The close callback has been called and nothing was taken since.
+    /// The close callback has been called and no command has begun since.
     closed: bool,
     finished: bool,
 }
@@ -162,9 +162,8 @@ impl Engine {
             (CommandCode::Abort, _) => self.notify(Notice::Ignored { command, state: self.state }),
             (CommandCode::Quit | CommandCode::QuitNewConnection, _) => self.quit(command),
             // An unknown SMTP command leaves the session where it was.
-            (CommandCode::Unknown, _) => self.take(command),
+            (CommandCode::Unknown, _) | (_, None) => self.agenda.command = Some(command),
             (_, Some(state)) => self.enter(command, state),
-            (_, None) => self.agenda.command = Some(command),
         }
     }
 
@@ -183,11 +182,6 @@ impl Engine {
         self.fail(Failure::NoMemory);
     }
 
-    fn take(&mut self, command: CommandCode) {
-        self.agenda.command = Some(command);
-        self.closed = false;
-    }
-
     /// Takes a command that has its place in a session, if necessary as the start of a new message.
     fn enter(&mut self, command: CommandCode, state: State) {
         if !self.state.reaches(state, self.left_out) {
@@ -197,7 +191,7 @@ impl Engine {
             self.agenda.abort = self.message_open;
         }
         self.state = state;
-        self.take(command);
+        self.agenda.command = Some(command);
     }
 
     fn quit(&mut self, command: CommandCode) {
@@ -271,14 +265,17 @@ impl Engine {
     }
 
     /// Starts on a command: what it clears, and the callback it is for. Without a callback the answer is given here.
+    ///
+    /// A command whose payload cannot be decoded begins neither a message nor a client: the filter is not told of it, so it
+    /// is not told either that they end.
     fn begin<'a>(&mut self, command: CommandCode, payload: &'a mut [u8]) -> Result<Option<Callback<'a>>, Failure> {
-        self.message_open |= command.is_of_message();
         match command {
             CommandCode::Negotiate => return self.begin_negotiation(payload),
             CommandCode::Macro => {
                 return self.macros.store(payload).map(|()| None).map_err(|_| Failure::NoMemory);
             }
             CommandCode::EndOfBody => {
+                self.mark_begun(command);
                 self.agenda.end_of_message = true;
                 let last_chunk = !payload.is_empty() && self.ask(Callbacks::BODY, Asked::FinalChunk);
                 return Ok(last_chunk.then_some(Callback::Body(payload)));
@@ -290,8 +287,11 @@ impl Engine {
             _ => {}
         }
         if self.ask(command.callback(), Asked::Command(command)) {
-            return Callback::decode(command, payload).map_err(|error| Failure::Payload(command, error));
+            let callback = Callback::decode(command, payload).map_err(|error| Failure::Payload(command, error))?;
+            self.mark_begun(command);
+            return Ok(callback);
         }
+        self.mark_begun(command);
         if self.steps.intersects(command.no_reply_step()) {
             self.keep_quiet(command);
         } else {
@@ -300,9 +300,15 @@ impl Engine {
         Ok(None)
     }
 
+    fn mark_begun(&mut self, command: CommandCode) {
+        self.message_open |= command.is_of_message();
+        self.closed = false;
+    }
+
     fn begin_negotiation<'a>(&mut self, payload: &[u8]) -> Result<Option<Callback<'a>>, Failure> {
         self.macros.clear_from(Stage::Connect);
         let offer = MtaOffer::parse(payload, &self.profile).map_err(Failure::Negotiation)?;
+        self.mark_begun(CommandCode::Negotiate);
         if self.profile.negotiates() {
             self.asked = Some(Asked::Negotiate(offer));
             return Ok(Some(Callback::Negotiate(offer.for_filter(&self.profile))));
@@ -328,6 +334,10 @@ impl Engine {
             return self.fail(Failure::UndefinedVerdict { command, value });
         };
         match (asked, verdict) {
+            // The reply to the command is that of the end of the message.
+            (Asked::FinalChunk, Verdict::NoReply) if !self.steps.intersects(command.no_reply_step()) => {
+                self.notify(Notice::ReplyDue(command));
+            }
             (Asked::FinalChunk, Verdict::Continue | Verdict::Skip | Verdict::NoReply) => {}
             (Asked::FinalChunk, _) => {
                 self.agenda.end_of_message = false;

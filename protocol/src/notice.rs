@@ -15,7 +15,7 @@ pub enum Notice {
         /// What the callback returned.
         value: i32,
     },
-    /// The filter returned `SMFIS_NOREPLY` where the MTA waits for a reply; CONTINUE was sent.
+    /// The filter returned `SMFIS_NOREPLY` where the MTA waits for a reply; it counts as `SMFIS_CONTINUE`.
     ReplyDue(CommandCode),
     /// Negotiation has ended well.
     Negotiated {
@@ -49,7 +49,10 @@ impl fmt::Display for Notice {
                 )
             }
             Notice::ReplyDue(command) => {
-                write!(f, "SMFIS_NOREPLY for {command} was not negotiated, the MTA waits for a reply: sent CONTINUE")
+                write!(
+                    f,
+                    "SMFIS_NOREPLY for {command} was not negotiated, the MTA waits for a reply: taken as SMFIS_CONTINUE"
+                )
             }
             Notice::Negotiated { offered_actions, offered_steps, actions, steps } => write!(
                 f,

@@ -8,6 +8,8 @@ mod admission;
 mod buffer;
 mod context;
 mod description;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hints;
 mod listener;
 mod log;

@@ -367,7 +367,7 @@ fn no_reply_step(stage: &str) -> Option<Steps> {
 
 /// Why options cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OptionError(String);
+pub(super) struct OptionError(pub(super) String);
 
 impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -437,7 +437,8 @@ impl Options {
         options.agree().map(|()| options)
     }
 
-    fn with(mut self, text: &str) -> Result<Self, OptionError> {
+    /// The same with the administrator's in `text`.
+    pub(super) fn with(mut self, text: &str) -> Result<Self, OptionError> {
         for setting in text.split(',').map(str::trim).filter(|setting| !setting.is_empty()) {
             let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
             let (name, value) = (name.trim(), value.trim());
@@ -452,7 +453,7 @@ impl Options {
     }
 
     /// Finds options that exclude each other.
-    fn agree(&self) -> Result<(), OptionError> {
+    pub(super) fn agree(&self) -> Result<(), OptionError> {
         match self {
             Options { model: ModelName::Threads, threads: Some(_), .. } => Err(OptionError(
                 "option threads=N goes with model=pool; model=threads has one for each connection".into(),

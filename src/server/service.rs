@@ -84,7 +84,7 @@ impl Server {
     }
 
     /// A run that nobody waits for.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn for_test(filter: Arc<dyn Filter>) -> Self {
         let options = super::options::Options::DEFAULT;
         let plan = Plan { filter, connection: c"unix:/nowhere".into(), backlog: 1, timeout: None, debug: 0, options };

@@ -49,7 +49,7 @@ struct Session {
     agreed: [u32; 3],
     /// Where the reference was when UNKNOWN came (defect 5).
     before_unknown: Option<State>,
-    /// A part of a message was taken, and no end of it has come.
+    /// A part of a message has begun, and no end of it has come.
     open: bool,
     /// xxfi_close has run and nothing was taken since.
     closed: bool,
@@ -333,10 +333,28 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// A command that was taken, and to which the filter may reply.
-    fn handle(&mut self, letter: u8, payload: &[u8]) {
+    /// Notes that a command begins what it is part of: a message, a client.
+    fn begin(&mut self, letter: u8) {
         self.session.closed = false;
         self.session.open |= b"MRTLNBE".contains(&letter);
+    }
+
+    /// A command that cannot be understood. It begins nothing here.
+    fn misunderstand(&mut self, letter: u8) {
+        if !self.session.open && b"MRTLNBE".contains(&letter) {
+            self.differences.insert(Defect(9));
+        }
+        if self.session.closed {
+            self.differences.insert(Defect(11));
+        }
+        self.fail();
+    }
+
+    /// A command that was taken, and to which the filter may reply.
+    fn handle(&mut self, letter: u8, payload: &[u8]) {
+        if matches!(letter, b'E' | b'U') {
+            self.begin(letter);
+        }
         match letter {
             b'O' => self.negotiate(payload),
             b'E' => self.end_of_message(payload),
@@ -368,6 +386,7 @@ impl<'a> Model<'a> {
             self.callee.macros.clear_from(slot);
         }
         if !self.plan.calls(callback) {
+            self.begin(letter);
             return self.settle(letter, None);
         }
         let shown = match letter {
@@ -392,10 +411,11 @@ impl<'a> Model<'a> {
         };
         match shown {
             Some(shown) => {
+                self.begin(letter);
                 let value = self.run(callback, &format!("{}{shown}", callback.name()));
                 self.settle(letter, value);
             }
-            None => self.fail(),
+            None => self.misunderstand(letter),
         }
     }
 
@@ -423,7 +443,8 @@ impl<'a> Model<'a> {
 
     fn negotiate(&mut self, payload: &[u8]) {
         self.callee.macros.clear_from(0);
-        let Some(offer) = negotiation::Offer::read(payload) else { return self.fail() };
+        let Some(offer) = negotiation::Offer::read(payload) else { return self.misunderstand(b'O') };
+        self.begin(b'O');
         let choice = if self.plan.calls(Callback::Negotiate) {
             let wide = offer.is_wide() && self.parts(Defect(18));
             let mut outputs = offer.outputs(self.plan, wide);

@@ -1,23 +1,18 @@
 //! A session driven by a scripted filter and a scripted MTA.
 
-use std::iter::Cycle;
-use std::{mem, vec};
+use std::mem;
 
 use milter_protocol::{Actions, Callback, Callbacks, Command, Engine, Notice, Profile, SmtpReply, Steps, frame};
 
-/// A session whose callbacks return what they are told in turn or else what a table says, and otherwise CONTINUE.
+/// A session whose callbacks return what a table says, and otherwise CONTINUE.
 pub(crate) struct Conversation {
     pub(crate) engine: Engine,
     returns: Vec<(&'static str, i32)>,
-    /// For every callback but the negotiation, over and over.
-    pub(crate) in_turn: Cycle<vec::IntoIter<i32>>,
     /// Steps to write into the negotiation's result.
     pub(crate) wanted: Option<Steps>,
     /// How many callbacks go well before the connection is lost in one.
     pub(crate) lost_in: Option<usize>,
     pub(crate) called: Vec<&'static str>,
-    /// What the callbacks returned; nothing if the connection was lost in one.
-    returned: Vec<Option<i32>>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) replies: String,
 }
@@ -31,11 +26,9 @@ impl Conversation {
         Conversation {
             engine: Engine::new(profile(callbacks), frame::DEFAULT_LIMIT),
             returns: returns.to_vec(),
-            in_turn: Vec::new().into_iter().cycle(),
             wanted: None,
             lost_in: None,
             called: Vec::new(),
-            returned: Vec::new(),
             notices: Vec::new(),
             replies: String::new(),
         }
@@ -89,11 +82,6 @@ impl Conversation {
         self
     }
 
-    /// The callbacks since the last time, and what they returned.
-    pub(crate) fn take_calls(&mut self) -> Vec<(&'static str, Option<i32>)> {
-        mem::take(&mut self.called).into_iter().zip(mem::take(&mut self.returned)).collect()
-    }
-
     pub(crate) fn run(&mut self, payload: &mut [u8]) {
         loop {
             let callback = self.engine.poll_callback(payload);
@@ -101,13 +89,8 @@ impl Conversation {
             let Some(callback) = callback else { break };
             let name = name(&callback);
             self.called.push(name);
-            let from_table = || self.returns.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value);
-            let value = match callback {
-                Callback::Negotiate(_) => from_table(),
-                _ => self.in_turn.next().unwrap_or_else(from_table),
-            };
+            let value = self.returns.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value);
             let lost = self.lost_in.as_mut().is_some_and(|left| mem::replace(left, left.wrapping_sub(1)) == 0);
-            self.returned.push((!lost).then_some(value));
             match callback {
                 _ if lost => self.engine.handle_disconnect(),
                 Callback::Negotiate(mut offer) => {

@@ -1,7 +1,9 @@
 //! The engine as a filter and an MTA see it: commands in, callbacks and replies out.
 
 mod conversation;
+mod oracle;
 mod order;
+mod script;
 mod told;
 
 use milter_protocol::frame::FrameError;
@@ -214,6 +216,36 @@ fn defect_9_one_abort_for_one_message() {
     assert_eq!(session.called, ["envfrom", "abort", "close"]);
 }
 
+/// Neither a message nor a client begins with a command that the filter is not told of.
+#[test]
+fn defect_9_what_is_not_understood_begins_nothing() {
+    for malformed in [b'M', b'R', b'L'] {
+        let mut session = Conversation::new(Callbacks::all(), &[]);
+        session.wanted = Some(match malformed {
+            b'M' => Steps::empty(),
+            _ => Steps::NO_MAIL | Steps::NO_RCPT,
+        });
+        session.negotiate(6, Steps::VERSION_6);
+        session.take(malformed, &mut b"no end".to_vec());
+        assert_eq!(session.called, ["close"], "{}", malformed.escape_ascii());
+    }
+    let mut session = Conversation::negotiated(all(), &[]);
+    session.say(&[mail()]);
+    session.take(b'M', &mut b"no end".to_vec());
+    assert_eq!(session.called, ["envfrom", "abort", "close"]);
+    // In a message that has begun, they are a reason to give it up.
+    let mut session = Conversation::negotiated(all(), &[]);
+    session.say(&[mail()]);
+    session.take(b'R', &mut b"no end".to_vec());
+    assert_eq!(session.called, ["envfrom", "abort", "close"]);
+    for malformed in [b'C', b'H', b'M', b'O'] {
+        let mut session = Conversation::new(all(), &[]);
+        session.say(&[Command::QuitNewConnection]);
+        session.take(malformed, &mut b"no end".to_vec());
+        assert_eq!(session.called, ["close"], "{}", malformed.escape_ascii());
+    }
+}
+
 #[test]
 fn an_abort_that_fails_is_not_repeated() {
     let mut session = Conversation::negotiated(all(), &[]);
@@ -353,10 +385,44 @@ fn defect_17_no_callback_keeps_the_promise() {
 
 #[test]
 fn a_missing_reply_is_given_and_told() {
-    let mut session = Conversation::negotiated(all(), &[("envfrom", 7)]);
-    session.say(&[mail()]);
-    assert_eq!(session.replies, "c");
-    assert_eq!(session.notices, [Notice::ReplyDue(CommandCode::Mail)]);
+    let whole = [
+        (CONNECT, "connect"),
+        (HELO, "helo"),
+        (Command::Unknown(b"FOO"), "unknown"),
+        (mail(), "envfrom"),
+        (rcpt(), "envrcpt"),
+        (Command::Data, "data"),
+        (HEADER, "header"),
+        (Command::EndOfHeaders, "eoh"),
+        (Command::Body(b"x"), "body"),
+        (END, "eom"),
+    ];
+    for (command, callback) in &whole {
+        let mut session = Conversation::negotiated(all(), &[(callback, 7)]);
+        for (command, _) in &whole {
+            session.say(std::slice::from_ref(command));
+        }
+        assert_eq!(session.replies, "cccccccccc");
+        assert_eq!(session.notices, [Notice::ReplyDue(command.code())]);
+    }
+    // Nobody waits for a reply to these.
+    let mut session = Conversation::negotiated(all(), &[("abort", 7), ("close", 7)]);
+    session.say(&[mail(), Command::Abort, Command::Quit]);
+    assert_eq!((&session.replies[..], &session.notices[..]), ("c", &[][..]));
+}
+
+#[test]
+fn a_missing_reply_to_the_last_piece_of_a_body_is_told() {
+    for (steps, told) in [(Steps::empty(), true), (Steps::NR_BODY, false)] {
+        for offered in [Steps::VERSION_6, Steps::from_bits_retain(0x37f)] {
+            let mut session = Conversation::new(Callbacks::all(), &[("body", 7)]);
+            session.wanted = Some(steps);
+            session.negotiate(6, offered);
+            session.say(&[mail(), rcpt(), Command::EndOfBody(b"last")]);
+            assert_eq!(session.replies, "ccc");
+            assert_eq!(session.notices, Vec::from_iter(told.then_some(Notice::ReplyDue(CommandCode::Body))));
+        }
+    }
 }
 
 #[test]

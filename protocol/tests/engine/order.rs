@@ -1,12 +1,15 @@
 //! Whatever an MTA says and a filter answers: what a session owes to both of them.
 
-use std::mem;
+use std::iter::Cycle;
+use std::{fs, mem, vec};
 
-use milter_protocol::{Actions, Callbacks, CommandCode, Engine, Failure, Steps};
+use milter_protocol::{Actions, Callback, Callbacks, Steps, frame};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::conversation::Conversation;
+use crate::conversation::profile;
+use crate::oracle::{Calls, Filter, Session};
+use crate::script;
 
 /// What the MTA offers: all but the replies to three stages that a filter can leave out.
 const OFFERED: Steps =
@@ -57,93 +60,31 @@ fn verdicts() -> impl Strategy<Value = Vec<i32>> {
     )
 }
 
-/// A session followed from outside.
-struct Oracle {
-    callbacks: Callbacks,
-    /// For these steps the filter has promised not to reply.
-    quiet: Steps,
-    /// A message has begun for the filter, and nothing has ended it.
-    open: bool,
-    /// The filter has a client that it was not told to close.
-    active: bool,
+/// A filter that returns what it is told in turn.
+struct InTurn {
+    verdicts: Cycle<vec::IntoIter<i32>>,
+    /// Steps to write into the negotiation's result.
+    wanted: Steps,
+    /// How many callbacks go well before the connection is lost in one.
+    lost_in: Option<usize>,
 }
 
-impl Oracle {
-    /// Checks what was done about one packet, or with the letter 0 about the end of the connection.
-    fn follow(&mut self, letter: u8, calls: &[(&str, Option<i32>)], replies: &str, engine: &Engine) {
-        let command = CommandCode::from_letter(letter);
-        let failure = engine.failure();
-        let of_message = command.is_some_and(CommandCode::is_of_message);
-        let mut reports = calls.iter().filter(|(name, _)| !matches!(*name, "abort" | "close")).count();
-
-        if self.open && matches!(letter, b'H' | b'M' | b'Q' | b'K' | b'A') {
-            assert_eq!(calls.first().map(|(name, _)| *name), Some("abort"), "a message that is given up is aborted");
-        }
-        let (mut closes, mut decided) = (0, false);
-        for (name, value) in calls {
-            match *name {
-                "abort" => {
-                    // The filter has not seen the one command of this message, for it was malformed.
-                    let unseen = of_message && matches!(failure, Some(Failure::Payload(..)));
-                    assert!(mem::take(&mut self.open) || unseen, "an abort is for a message");
-                    assert!(letter != b'U' || failure.is_some(), "an unknown command is no reason for it");
-                }
-                "close" => closes += 1,
-                "eom" => {
-                    assert!(!decided, "a message ends once");
-                    self.open = false;
-                }
-                "unknown" if *value == Some(3) && !self.is_quiet(CommandCode::Unknown) => self.open = false,
-                _ if of_message => {
-                    decided = value.is_some_and(|value| self.decides(command, value));
-                    self.open = !decided;
-                }
-                _ => {}
+impl Filter for InTurn {
+    fn answer(&mut self, callback: &mut Callback<'_>, _: &mut Calls<'_>) -> Option<i32> {
+        let value = match callback {
+            Callback::Negotiate(offer) => {
+                offer.wanted_steps = self.wanted.bits();
+                0
             }
-        }
-        let taken = failure.is_none() && !matches!(letter, 0 | b'D' | b'A' | b'Q' | b'K');
-        if taken && of_message {
-            self.open = letter != b'E' && !decided;
-        }
-        let begun = matches!(failure, Some(Failure::Payload(..) | Failure::Negotiation(_)));
-        self.active |= reports > 0 || taken || begun;
-
-        if taken && let Some(command) = command {
-            if letter == b'E' {
-                reports -= calls.iter().filter(|(name, _)| *name == "body").count();
-                assert!(!decided || reports == 0, "a decided message is not asked about");
-            }
-            let due = self.callbacks.contains(command.callback()) && !(letter == b'E' && decided);
-            assert_eq!(reports, usize::from(due), "a filter is told what it wants to know, once");
-        }
-        if engine.is_finished() || letter == b'K' {
-            assert!(!self.open, "a message ends with eom, abort or a verdict");
-            assert_eq!(closes, usize::from(mem::take(&mut self.active)), "a client is closed once");
-        } else {
-            assert_eq!(closes, 0, "a client is closed at its end");
-        }
-        match command.filter(|command| taken && command.expects_reply()) {
-            None => assert_eq!(replies, ""),
-            Some(command) if !self.is_quiet(command) => assert_eq!(replies.len(), 1, "{replies}"),
-            Some(command) if OFFERED.intersects(command.no_reply_step()) => assert_eq!(replies, ""),
-            Some(_) => assert_eq!(replies, "c"),
-        }
-        if taken && letter == b'O' && self.callbacks.contains(Callbacks::NEGOTIATE) {
-            self.quiet = WANTED;
-        }
-    }
-
-    fn is_quiet(&self, command: CommandCode) -> bool {
-        self.quiet.intersects(command.no_reply_step())
-    }
-
-    /// Whether what a callback of this command returned ends the message.
-    fn decides(&self, command: Option<CommandCode>, value: i32) -> bool {
-        let one_recipient = command == Some(CommandCode::Rcpt);
-        let heard = command.is_some_and(|command| !self.is_quiet(command));
-        heard && (value == 3 || matches!(value, 1 | 2 | 4) && !one_recipient)
+            _ => self.verdicts.next().unwrap_or(0),
+        };
+        let lost = self.lost_in.as_mut().is_some_and(|left| mem::replace(left, left.wrapping_sub(1)) == 0);
+        (!lost).then_some(value)
     }
 }
+
+/// Those that a session cannot be checked without.
+const NEEDED: Callbacks = Callbacks::ABORT.union(Callbacks::CLOSE);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
@@ -157,43 +98,33 @@ proptest! {
         lost_in in proptest::option::weighted(0.2, 0..20_usize),
         said in sessions(),
     ) {
-        let needed = Callbacks::ABORT | Callbacks::CLOSE;
-        let callbacks = if everything { Callbacks::all() } else { !Callbacks::from_bits_truncate(unregistered) | needed };
-        let mut session = Conversation::new(callbacks, &[]);
-        session.wanted = Some(WANTED);
-        session.in_turn = verdicts.into_iter().cycle();
-        session.lost_in = lost_in;
-        let mut oracle = Oracle { callbacks, quiet: Steps::empty(), open: false, active: true };
+        let callbacks = if everything { Callbacks::all() } else { !Callbacks::from_bits_truncate(unregistered) | NEEDED };
+        let filter = InTurn { verdicts: verdicts.into_iter().cycle(), wanted: WANTED, lost_in };
+        let mut session = Session::new(profile(callbacks), frame::DEFAULT_LIMIT, filter);
         for said in said.bytes() {
             let (letter, mut payload) = packet(said);
             session.take(letter, &mut payload);
-            oracle.follow(letter, &session.take_calls(), &mem::take(&mut session.replies), &session.engine);
-            if session.engine.is_finished() {
-                return Ok(());
+            if session.engine().is_finished() {
+                break;
             }
         }
         session.lose();
-        oracle.follow(0, &session.take_calls(), &session.replies, &session.engine);
     }
 
-    /// Nor do octets without any sense get more than one reply each, or a session without an end.
+    /// The same with packets that no MTA sends, and with filters that make calls.
     #[test]
-    fn no_packet_is_too_strange(
-        callbacks in any::<u16>(),
-        wanted in any::<u32>(),
-        packets in proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..40),
-        known in proptest::collection::vec(select(&b"ODCHMRTLNBEAQKU"[..]), 40),
-    ) {
-        let mut session = Conversation::new(Callbacks::from_bits_truncate(callbacks) | Callbacks::CLOSE, &[]);
-        session.wanted = Some(Steps::from_bits_retain(wanted));
-        for ((odd, mut payload), known) in packets.into_iter().zip(known) {
-            let replies = session.replies.len();
-            session.take(if odd < 16 { odd } else { known }, &mut payload);
-            prop_assert!(session.replies.len() <= replies + 1);
-        }
-        if !session.engine.is_finished() {
-            session.lose();
-        }
-        prop_assert!(session.called.ends_with(&["close"]));
+    fn no_session_is_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        script::play(&bytes);
+    }
+}
+
+/// What fuzzing has found worth keeping.
+#[test]
+fn the_corpus_stays_in_order() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/engine");
+    let sessions: Vec<_> = fs::read_dir(corpus).expect("the corpus").collect();
+    assert!(sessions.len() > 20, "{}", sessions.len());
+    for session in sessions {
+        script::play(&fs::read(session.expect("a file").path()).expect("a readable file"));
     }
 }

@@ -75,7 +75,7 @@ fn every_notice_says_what_has_happened() {
         ),
         (
             Notice::ReplyDue(CommandCode::Mail),
-            "SMFIS_NOREPLY for MAIL was not negotiated, the MTA waits for a reply: sent CONTINUE",
+            "SMFIS_NOREPLY for MAIL was not negotiated, the MTA waits for a reply: taken as SMFIS_CONTINUE",
         ),
         (
             Notice::Negotiated { offered_actions: 0x1ff, offered_steps: 0x1f_ffff, actions: 1, steps: 0x7f },
