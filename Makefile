@@ -10,6 +10,8 @@
 # make faults     every system call and every allocation of the library fails in turn; make check has a sample
 # make sources    fetch the released sources of filters, build and run them; needs the network for the first
 # make races      ThreadSanitizer over the tests of the concurrency models, on x86_64 Linux
+# make sanitize   that, and conversations with the library and a filter under AddressSanitizer and ThreadSanitizer
+# make fuzz       coverage-guided fuzzing, TIME=60 seconds for each target; FUZZ=engine only that one; needs a C++ compiler
 # make mutations  the library made wrong in many places, one at a time: a test notices each
 # make mutants    the same for the protocol engine, with cargo-mutants; takes an hour
 # make bench      measures this library beside the installed reference; QUICK=1 in less than three minutes, MODELS=1 with
@@ -175,6 +177,29 @@ races:
 	CARGO_TARGET_DIR="$(TARGET)/races" TSAN_OPTIONS="suppressions=$$PWD/src/model/races.supp" \
 		$(CARGO) test --locked --package libmilter --lib --target x86_64-unknown-linux-gnu model:: -- --skip check
 
+# Conversations with the library and a filter that are built with AddressSanitizer, and with ThreadSanitizer.
+sanitize: races
+	$(CARGO) test --locked --package ctests --test sanitizers
+
+# What `cargo fuzz build -s none` does; fuzz/README.md says why without it. The first corpus of a target gets what is new.
+TIME = 60
+HOST = $$(rustc -vV | sed -n 's/^host: //p')
+FUZZ = engine stream reply record options address
+fuzz:
+	RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+		-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+		-Cllvm-args=-sanitizer-coverage-trace-compares" \
+		$(CARGO) build --release --locked --manifest-path fuzz/Cargo.toml --target "$(HOST)" --target-dir "$(TARGET)/fuzz"
+	@for target in $(FUZZ); do \
+		found="$(TARGET)/fuzz/found/$$target"; mkdir -p "$$found/corpus" || exit 1; \
+		if ! "$(TARGET)/fuzz/$(HOST)/release/$$target" -max_total_time=$(TIME) -max_len=512 -timeout=10 -print_final_stats=1 \
+			-artifact_prefix="$$found/" "$$found/corpus" "fuzz/corpus/$$target" >"$$found/log" 2>&1; \
+		then \
+			cat "$$found/log"; echo "fuzz $$target: failed; the bytes are in $$found" >&2; exit 1; \
+		fi; \
+		sed -n "s/^stat::number_of_executed_units: /fuzz $$target: executions /p" "$$found/log"; \
+	done
+
 mutations:
 	$(CARGO) test --locked --package ctests --test mutations
 
@@ -195,6 +220,7 @@ check:
 	export LIBMILTER_SKIP_LOG="$$target/skipped"; : > "$$LIBMILTER_SKIP_LOG"; \
 	run() { echo "+ $$*"; if "$$@"; then passed=$$((passed + 1)); else failed=$$((failed + 1)); fi; }; \
 	run $(CARGO) fmt --all --check; \
+	run $(CARGO) fmt --manifest-path fuzz/Cargo.toml --check; \
 	run $(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings; \
 	run $(CARGO) clippy --package ctests --test mutations --locked -- -D warnings; \
 	run $(CARGO) test --package ctests --test mutations --locked -- the_table; \
@@ -212,4 +238,4 @@ check:
 clean:
 	$(CARGO) clean
 
-.PHONY: all library archive probe install install-library install-probe uninstall dist deb html demo generated faults sources races mutations mutants bench check clean
+.PHONY: all library archive probe install install-library install-probe uninstall dist deb html demo generated faults sources races sanitize fuzz mutations mutants bench check clean

@@ -92,8 +92,25 @@ impl<'a> Compile<'a> {
     fn run(self, output: &Path) -> (Command, Output) {
         let lib_dir = self.library.lib_dir();
         let mut command = Command::new(&self.compiler);
-        command.arg("-I").arg(self.library.include_dir()).arg("-o").arg(output);
-        command.args(&self.arguments);
+        command.arg("-I").arg(self.library.include_dir());
+        match self.library.sanitizer() {
+            None => {
+                command.arg("-o").arg(output).args(&self.arguments);
+            }
+            Some(sanitizer) => {
+                // A compiler that links with -fsanitize takes its own runtime.
+                let object = output.with_extension("o");
+                let mut compile = Command::new(&self.compiler);
+                compile.arg(format!("-fsanitize={}", sanitizer.name())).arg("-I").arg(self.library.include_dir());
+                compile.args(["-r", "-o"]).arg(&object).args(&self.arguments);
+                let result = start(&mut compile);
+                if !result.status.success() {
+                    return (compile, result);
+                }
+                command.arg("-o").arg(output).arg(object).arg("-Wl,--whole-archive").arg(sanitizer.runtime());
+                command.args(["-Wl,--no-whole-archive", "-ldl", "-lm", "-lrt"]);
+            }
+        }
         match self.linkage {
             Linkage::Shared => {
                 // An old-style rpath wins over the LD_LIBRARY_PATH that cargo gives to tests.
@@ -106,9 +123,13 @@ impl<'a> Compile<'a> {
             }
         }
         command.arg("-lpthread");
-        let result = command.output().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
+        let result = start(&mut command);
         (command, result)
     }
+}
+
+fn start(compiler: &mut Command) -> Output {
+    compiler.output().unwrap_or_else(|error| panic!("{}: {error}", compiler.get_program().display()))
 }
 
 /// The compiler named by an environment variable, or the system's.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Filter, Library, Linkage, MtaConnection, mta::SILENCE, recorder::Event, wire::Frame};
+use crate::{Filter, Library, Linkage, MtaConnection, Sanitizer, mta::SILENCE, recorder::Event, wire::Frame};
 
 /// A library, and for ours how it runs sessions.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +27,14 @@ impl Setting {
         Setting::of(Library::ours())
     }
 
+    /// The variables of a program in this setting, `LIBMILTER_OPTIONS` with these further settings among them.
+    pub(crate) fn environment(&self, more: &str) -> impl Iterator<Item = (&'static str, String)> {
+        let options = self.options(more).map(|options| ("LIBMILTER_OPTIONS", options));
+        options.into_iter().chain(self.library.sanitizer().map(Sanitizer::options))
+    }
+
     /// The value of `LIBMILTER_OPTIONS` with this model, these processes and these further settings, if it is not empty.
-    pub(crate) fn options(&self, more: &str) -> Option<String> {
+    fn options(&self, more: &str) -> Option<String> {
         let model = self.model.map(|model| format!("model={model}"));
         let processes = self.processes.map(|processes| format!("processes={processes}"));
         let more = (!more.is_empty()).then(|| more.to_owned());
@@ -44,6 +50,19 @@ impl Setting {
     #[must_use]
     pub fn model(model: &'static str) -> Setting {
         Setting { model: Some(model), ..Setting::ours() }
+    }
+
+    /// Our library, built with this sanitizer, in the models that run sessions on threads.
+    #[must_use]
+    pub fn sanitized(sanitizer: Sanitizer) -> [Setting; 2] {
+        let pool = Setting::of(Library::sanitized(sanitizer));
+        [pool, Setting { model: Some("threads"), ..pool }]
+    }
+
+    /// Our library in the models that run sessions on threads.
+    #[must_use]
+    pub fn threaded() -> [Setting; 2] {
+        [Setting::ours(), Setting::model("threads")]
     }
 
     /// Our library in this many worker processes, in its default model.
@@ -73,13 +92,16 @@ impl Setting {
     /// Ours in the models that run sessions on threads, and the reference if it is installed.
     #[must_use]
     pub fn each(test: &str) -> Vec<Setting> {
-        [Setting::ours(), Setting::model("threads")].into_iter().chain(Setting::reference(test)).collect()
+        Setting::threaded().into_iter().chain(Setting::reference(test)).collect()
     }
 }
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.library.origin().fmt(f)?;
+        if let Some(sanitizer) = self.library.sanitizer() {
+            write!(f, "-{}", sanitizer.name())?;
+        }
         if let Some(model) = self.model {
             write!(f, "-{model}")?;
         }

@@ -2,7 +2,7 @@
 //!
 //! `ctests/README.md` describes the language.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use crate::{
     Origin,
@@ -10,6 +10,7 @@ use crate::{
     recorder::Event,
     wire::{self, Frame},
     words::{self, Word},
+    workspace_dir,
 };
 
 /// One case of a dialogue file.
@@ -86,6 +87,30 @@ pub struct Expectation {
     pub logs: Vec<(u8, usize)>,
     /// Whether the program may write to standard output.
     pub output: bool,
+}
+
+/// Every case of `ctests/dialogues` after the name of its file.
+///
+/// # Panics
+///
+/// When a file cannot be read or understood.
+#[must_use]
+pub fn all() -> Vec<(String, Case)> {
+    let directory = workspace_dir().join("ctests/dialogues");
+    let mut files: Vec<_> = fs::read_dir(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        .map(|entry| entry.expect("a readable directory").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "dialogue"))
+        .collect();
+    files.sort();
+    let mut all = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let cases = parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let subject = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+        all.extend(cases.into_iter().map(|case| (subject.clone(), case)));
+    }
+    all
 }
 
 /// Reads the cases of a file.

@@ -8,7 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::skip;
+use crate::{Sanitizer, sanitizer::TARGET, skip};
 
 /// Whose libmilter it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +32,7 @@ impl fmt::Display for Origin {
 #[derive(Debug)]
 pub struct Library {
     origin: Origin,
+    sanitizer: Option<Sanitizer>,
     include_dir: PathBuf,
     lib_dir: PathBuf,
     shared_object: PathBuf,
@@ -45,7 +46,22 @@ impl Library {
     /// When it does not build.
     pub fn ours() -> &'static Library {
         static OURS: OnceLock<Library> = OnceLock::new();
-        OURS.get_or_init(build)
+        OURS.get_or_init(|| build(None))
+    }
+
+    /// The same built with a sanitizer.
+    ///
+    /// # Panics
+    ///
+    /// When it does not build.
+    pub fn sanitized(sanitizer: Sanitizer) -> &'static Library {
+        static ADDRESS: OnceLock<Library> = OnceLock::new();
+        static THREAD: OnceLock<Library> = OnceLock::new();
+        let built = match sanitizer {
+            Sanitizer::Address => &ADDRESS,
+            Sanitizer::Thread => &THREAD,
+        };
+        built.get_or_init(|| build(Some(sanitizer)))
     }
 
     /// Sendmail's libmilter, if its headers and its library are installed; `LIBMILTER_REFERENCE` names the directory
@@ -83,13 +99,29 @@ impl Library {
         let shared_object = directory.join(SONAME);
         put(&fs::read(&self.shared_object).expect("the library is there"), &shared_object);
         symlink(SONAME, directory.join("libmilter.so")).expect("a fresh directory");
-        Library { origin: self.origin, include_dir: self.include_dir.clone(), shared_object, lib_dir: directory }
+        let Library { origin, sanitizer, .. } = *self;
+        Library { origin, sanitizer, include_dir: self.include_dir.clone(), shared_object, lib_dir: directory }
     }
 
     /// Whose it is.
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// What it was built with, and programs have to be built with.
+    #[must_use]
+    pub fn sanitizer(&self) -> Option<Sanitizer> {
+        self.sanitizer
+    }
+
+    /// Where programs are kept that are linked with it.
+    pub(crate) fn programs_dir(&self) -> PathBuf {
+        let name = match self.sanitizer {
+            Some(sanitizer) => format!("{}-{}", self.origin, sanitizer.name()),
+            None => self.origin.to_string(),
+        };
+        target_dir().join("ctests").join(name)
     }
 
     /// The directory that holds `libmilter/mfapi.h`.
@@ -142,19 +174,28 @@ pub fn target_dir() -> PathBuf {
 /// The name that a program linked with the library asks the dynamic linker for.
 pub(crate) const SONAME: &str = "libmilter.so.1.0.1";
 
-fn build() -> Library {
-    let target = target_dir();
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--package", "libmilter", "--target-dir"])
-        .arg(&target)
-        .current_dir(workspace_dir())
-        .env_remove("LIBMILTER_SONAME")
-        .status()
-        .expect("cargo can be started");
-    assert!(status.success(), "cargo build --release --package libmilter failed: {status}");
+fn build(sanitizer: Option<Sanitizer>) -> Library {
+    let mut target = target_dir();
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "libmilter"]);
+    let built = match sanitizer {
+        None => {
+            cargo.arg("--release");
+            target.join("release")
+        }
+        Some(sanitizer) => {
+            target = target.join("sanitize").join(sanitizer.name());
+            // With link-time optimisation it takes minutes. For reports, the names of functions and lines.
+            cargo.args(["--profile", "tools", "--target", TARGET]);
+            cargo.env("CARGO_PROFILE_TOOLS_DEBUG", "line-tables-only").env("CARGO_PROFILE_TOOLS_STRIP", "none");
+            cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", sanitizer.rust_flags());
+            target.join(TARGET).join("tools")
+        }
+    };
+    cargo.arg("--target-dir").arg(&target).current_dir(workspace_dir()).env_remove("LIBMILTER_SONAME");
+    let status = cargo.status().expect("cargo can be started");
+    assert!(status.success(), "{cargo:?} failed: {status}");
 
-    let built = target.join("release");
     let stage = target.join("ctests").join("lib");
     fs::create_dir_all(&stage).expect("the target directory is writable");
     // Copies, because cargo removes a library for a moment when it builds the next one.
@@ -167,6 +208,7 @@ fn build() -> Library {
     }
     Library {
         origin: Origin::Ours,
+        sanitizer,
         include_dir: workspace_dir().join("include"),
         shared_object: stage.join(SONAME).canonicalize().expect("it has just been written"),
         lib_dir: stage,
@@ -205,6 +247,7 @@ fn find_reference() -> Option<Library> {
     let exported = b"\0mi_engine\0";
     object.windows(exported.len()).any(|name| name == exported).then_some(Library {
         origin: Origin::Reference,
+        sanitizer: None,
         include_dir,
         lib_dir,
         shared_object,

@@ -150,7 +150,7 @@ impl Program {
             .stdout(file.try_clone().expect("a descriptor"))
             .stderr(file)
             .env_remove("LIBMILTER_OPTIONS")
-            .envs(setting.options(&self.options).map(|options| ("LIBMILTER_OPTIONS", options)));
+            .envs(setting.environment(&self.options));
         let mut service = Service { process: Process::spawn(&mut command), output };
         let deadline = Instant::now() + Duration::from_secs(30);
         while !listens() {

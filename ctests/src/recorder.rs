@@ -12,9 +12,8 @@ use std::{
 };
 
 use crate::{
-    Compile, Library, Linkage, MtaConnection, Origin, PATIENCE, Process, TempDir,
+    Compile, Library, Linkage, MtaConnection, PATIENCE, Process, TempDir,
     conversation::Setting,
-    target_dir,
     words::{self, Word},
 };
 
@@ -60,15 +59,14 @@ const SOURCES: [&str; 6] = ["recorder", "journal", "plan", "serve", "steps", "de
 ///
 /// When it does not compile.
 pub fn recorder(library: &Library, linkage: Linkage) -> PathBuf {
-    static BUILT: OnceLock<Mutex<HashMap<(Origin, bool), PathBuf>>> = OnceLock::new();
+    static BUILT: OnceLock<Mutex<HashMap<PathBuf, PathBuf>>> = OnceLock::new();
     let mut built = BUILT.get_or_init(Mutex::default).lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let linked_statically = linkage == Linkage::Static;
+    let directory = library.programs_dir();
+    let program = directory.join(if linkage == Linkage::Static { "recorder-static" } else { "recorder" });
     built
-        .entry((library.origin(), linked_statically))
+        .entry(program.clone())
         .or_insert_with(|| {
-            let directory = target_dir().join("ctests").join(library.origin().to_string());
             fs::create_dir_all(&directory).expect("the target directory is writable");
-            let program = directory.join(if linked_statically { "recorder-static" } else { "recorder" });
             let fresh = program.with_extension(std::process::id().to_string());
             let mut compile = Compile::c(library).linkage(linkage);
             for flag in ["-Wall", "-Wextra", "-Werror", "-O1", "-g"] {
@@ -141,7 +139,7 @@ impl Filter {
             .stdout(fs::File::create(directory.join("stdout")).expect("a writable directory"))
             .stderr(fs::File::create(directory.join("stderr")).expect("a writable directory"))
             .env_remove("LIBMILTER_OPTIONS")
-            .envs(setting.options(&surroundings.options).map(|options| ("LIBMILTER_OPTIONS", options)))
+            .envs(setting.environment(&surroundings.options))
             .envs(surroundings.environment.iter().map(|(name, value)| (name, value)));
         Filter { process: Process::spawn(&mut command), directory }
     }

@@ -1,9 +1,26 @@
 //! Comparing what a filter did with what a dialogue expects.
 
 use crate::{
-    conversation::{Reply, Transcript},
-    dialogue::{Expectation, ExpectedReply},
+    Setting,
+    conversation::{self, Reply, Script, Transcript},
+    dialogue::{Case, Expectation, ExpectedReply},
 };
+
+/// Plays a case, its script cut by `deliver`.
+///
+/// # Errors
+///
+/// With what is not as expected, in readable lines.
+pub fn play(case: &Case, setting: &Setting, deliver: impl Fn(&Script) -> Script) -> Result<(), String> {
+    let origin = setting.library.origin();
+    let transcript = conversation::run(case.plan(), &deliver(&case.script(origin)), setting);
+    let differences = differences(&case.expectation(origin), &transcript);
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} ({})\n    {}", case.id, case.title, differences.join("\n    ")))
+    }
+}
 
 /// The differences, one readable line each; none if all is as expected.
 #[must_use]

@@ -1,15 +1,10 @@
 //! Plays every case of `ctests/dialogues` against both libraries: as written, one octet at a time,
 //! and with all commands in one segment.
 
-use std::{collections::HashSet, fs, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
-use ctests::{
-    Library, Origin, Setting,
-    conversation::{self, Script},
-    dialogue::{self, Case},
-    verdict, workspace_dir,
-};
-use libtest_mimic::{Arguments, Failed, Trial};
+use ctests::{Library, Origin, Setting, conversation::Script, dialogue, verdict};
+use libtest_mimic::{Arguments, Trial};
 
 /// A way to cut what the MTA sends.
 type Delivery = (&'static str, fn(&Script) -> Script);
@@ -49,46 +44,22 @@ fn main() {
 }
 
 fn trials() -> Vec<Trial> {
-    let directory = workspace_dir().join("ctests/dialogues");
-    let mut files: Vec<_> = fs::read_dir(&directory)
-        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
-        .map(|entry| entry.expect("a readable directory").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "dialogue"))
-        .collect();
-    files.sort();
-
     let candidates = candidates();
     let mut known = HashSet::new();
     let mut trials = Vec::new();
-    for path in files {
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let cases = dialogue::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let subject = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
-        for case in cases {
-            assert!(known.insert(case.id.clone()), "{}: case {} is there twice", path.display(), case.id);
-            let case = Arc::new(case);
-            for &Candidate { name, origin, setting, one_process } in &candidates {
-                if case.only.is_some_and(|only| only != origin) || case.one_process && !one_process {
-                    continue;
-                }
-                for delivery in DELIVERIES.into_iter().take(if case.any_delivery && one_process { 3 } else { 1 }) {
-                    let name = format!("{subject}::{}::{name}{}", case.id, delivery.0);
-                    let case = Arc::clone(&case);
-                    trials.push(Trial::test(name, move || play(&case, &setting(), delivery)));
-                }
+    for (subject, case) in dialogue::all() {
+        assert!(known.insert(case.id.clone()), "{subject}: case {} is there twice", case.id);
+        let case = Arc::new(case);
+        for &Candidate { name, origin, setting, one_process } in &candidates {
+            if case.only.is_some_and(|only| only != origin) || case.one_process && !one_process {
+                continue;
+            }
+            for delivery in DELIVERIES.into_iter().take(if case.any_delivery && one_process { 3 } else { 1 }) {
+                let name = format!("{subject}::{}::{name}{}", case.id, delivery.0);
+                let case = Arc::clone(&case);
+                trials.push(Trial::test(name, move || Ok(verdict::play(&case, &setting(), delivery.1)?)));
             }
         }
     }
     trials
-}
-
-fn play(case: &Case, setting: &Setting, (_, deliver): Delivery) -> Result<(), Failed> {
-    let origin = setting.library.origin();
-    let transcript = conversation::run(case.plan(), &deliver(&case.script(origin)), setting);
-    let differences = verdict::differences(&case.expectation(origin), &transcript);
-    if differences.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("{} ({})\n    {}", case.id, case.title, differences.join("\n    ")).into())
-    }
 }

@@ -34,7 +34,7 @@ fn generated_conversations_go_as_documented() {
     let reference = Setting::reference("generated");
     tell(&format!("generated: seeds from {seed}, {count} conversations\n"));
     let (interval, start, end) = if io::stderr().is_terminal() { (1, "\r", "") } else { (60, "", "\n") };
-    let summary = generator::run(seed, count, reference, |seconds, done| {
+    let summary = generator::run(seed, count, Setting::threaded(), reference, |seconds, done| {
         if seconds % interval == 0 {
             tell(&format!("{start}generated: {done} of {count}, {} a second{end}", done / seconds));
         }

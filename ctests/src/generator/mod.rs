@@ -170,21 +170,27 @@ impl Summary {
 /// A run is given up after so many unexplained differences.
 const ENOUGH: usize = 5;
 
-/// A trial, its name, and whether ours plays it in the model `threads` instead of `pool`.
+/// A trial, its name, and whether the second setting of ours plays it.
 type Item = (Trial, String, bool);
 
-/// Plays the conversations of `count` seeds from `first` on, on all processors; even seeds with ours in the model `pool`,
-/// odd ones in `threads`. Calls `progress` with the number of seconds and conversations now and then.
+/// Plays the conversations of `count` seeds from `first` on, on all processors; even seeds with the first setting of ours,
+/// odd ones with the second. Calls `progress` with the number of seconds and conversations now and then.
 ///
 /// # Panics
 ///
 /// When a recorder does not start.
-pub fn run(first: u64, count: u64, reference: Option<Setting>, progress: impl Fn(u64, u64) + Sync) -> Summary {
+pub fn run(
+    first: u64,
+    count: u64,
+    ours: [Setting; 2],
+    reference: Option<Setting>,
+    progress: impl Fn(u64, u64) + Sync,
+) -> Summary {
     let item = |at| {
         let seed = first.wrapping_add(at);
         (Trial::random(seed), format!("seed-{seed}"), seed % 2 == 1)
     };
-    play(count, item, reference, progress)
+    play(count, item, ours, reference, progress)
 }
 
 /// Plays every conversation of the matrix with ours in both models.
@@ -195,12 +201,13 @@ pub fn run(first: u64, count: u64, reference: Option<Setting>, progress: impl Fn
 pub fn run_matrix(reference: Option<Setting>) -> Summary {
     let trials = matrix::trials();
     let item = |at: u64| (trials[(at / 2) as usize].clone(), format!("matrix-{at}"), at % 2 == 1);
-    play(2 * trials.len() as u64, item, reference, |_, _| {})
+    play(2 * trials.len() as u64, item, Setting::threaded(), reference, |_, _| {})
 }
 
 fn play(
     count: u64,
     item: impl Fn(u64) -> Item + Sync,
+    ours: [Setting; 2],
     reference: Option<Setting>,
     progress: impl Fn(u64, u64) + Sync,
 ) -> Summary {
@@ -210,14 +217,14 @@ fn play(
     let told = AtomicU64::new(0);
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
-        let mut stages = [Setting::ours(), Setting::model("threads")].map(|ours| Stages::new(ours, reference));
+        let mut stages = ours.map(|ours| Stages::new(ours, reference));
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             if at >= count {
                 return;
             }
-            let (trial, name, threads) = item(at);
-            let stages = &mut stages[usize::from(threads)];
+            let (trial, name, second) = item(at);
+            let stages = &mut stages[usize::from(second)];
             let sessions = trial.conversation.connections.len() as u64;
             let outcome = stages.play(&trial);
             let unexplained = if let Outcome::Unexplained { .. } = outcome {

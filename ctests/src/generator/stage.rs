@@ -51,10 +51,8 @@ impl Stage {
             .stderr(File::create(directory.join("stderr")).expect("a writable directory"))
             // Once, and not again in each child.
             .env("LD_BIND_NOW", "1")
-            .env_remove("LIBMILTER_OPTIONS");
-        if let Some(options) = setting.options("") {
-            command.env("LIBMILTER_OPTIONS", options);
-        }
+            .env_remove("LIBMILTER_OPTIONS")
+            .envs(setting.environment(""));
         let mut process = Process::spawn(&mut command);
         let answers = process.child().stdout.as_mut().expect("a pipe");
         answers.read_exact(&mut [0]).expect("the recorder says that it listens");
