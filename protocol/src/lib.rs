@@ -20,6 +20,7 @@
 //! | [`engine`] | one session: commands in, callbacks and reply bytes out |
 //! | [`failure`], [`notice`] | why a session fails, what else the operator should know |
 //! | [`packet`] | commands and replies in words |
+//! | [`escape`] | text of others, safe to show |
 //! | [`record`] | recorded sessions |
 //! | [`stranger`] | recognising peers that do not speak milter at all |
 //!
@@ -30,6 +31,7 @@
 pub mod callback;
 pub mod command;
 pub mod engine;
+pub mod escape;
 pub mod failure;
 pub mod flags;
 pub mod frame;
@@ -48,6 +50,7 @@ pub mod verdict;
 pub use callback::{Arguments, Callback, ClientAddress, Offer};
 pub use command::{Command, CommandCode};
 pub use engine::{Engine, Profile};
+pub use escape::Escaped;
 pub use failure::Failure;
 pub use flags::{Actions, Callbacks, Steps};
 pub use macros::{MacroTable, RequestError, Stage};

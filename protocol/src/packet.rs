@@ -3,12 +3,13 @@
 //! For people who read a trace, and for programs that write one: nothing is refused here, what cannot be understood is
 //! shown as it is.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use bytes::Buf;
 
 use crate::command::{CommandCode, find_nul};
+use crate::escape::Quoted;
 use crate::flags::{Actions, Steps};
 use crate::macros::Stage;
 use crate::modification::Modification;
@@ -309,26 +310,10 @@ fn write_name(out: &mut String, name: &[u8]) {
     }
 }
 
-/// Appends text in quotes. Everything that could end a line, confuse a terminal or is no UTF-8 is escaped.
+/// Appends text in quotes.
 fn quote(out: &mut String, text: &[u8]) {
-    out.push('"');
-    for chunk in text.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' | '\\' | '\n' | '\r' | '\t' => out.extend(character.escape_default()),
-                shown if is_harmless(shown) => out.push(shown),
-                other => out.extend(other.escape_unicode()),
-            }
-        }
-        chunk.invalid().iter().for_each(|octet| out.push_str(&format!("\\x{octet:02x}")));
-    }
-    out.push('"');
-}
-
-/// Whether a character stays on its line and leaves the order of the others alone.
-fn is_harmless(character: char) -> bool {
-    !character.is_control()
-        && !matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    // Writing to a string does not fail.
+    let _ = write!(out, "{}", Quoted(text));
 }
 
 #[cfg(test)]
