@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use std::time::Instant;
 
 use milter_protocol::reply::body_chunks;
-use milter_protocol::{Callback, Callbacks, Engine, Modification, Profile, SmtpReply, SmtpReplyError, Stage};
+use milter_protocol::{Callback, Callbacks, Engine, Escaped, Modification, Profile, SmtpReply, SmtpReplyError, Stage};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Filter;
@@ -171,7 +171,7 @@ impl Context {
         let core = self.core.try_lock()?;
         let id =
             core.engine.macro_value(b"i")?.iter().map(Cell::get).take_while(|octet| *octet != 0).take(MAX_QUEUE_ID);
-        Some(id.flat_map(std::ascii::escape_default).map(char::from).collect())
+        Some(Escaped(&id.collect::<Vec<_>>()).to_string())
     }
 
     /// Stores the reply for a later refusal, as `call` wants; false when it is none.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 
+use milter_protocol::Escaped;
 use milter_protocol::command::{parse_inet, parse_inet6};
 
 use crate::sys::names::{Internet, address_of_host, port_of_service};
@@ -76,13 +77,13 @@ impl Description {
             b"inet" => internet(Internet::V4, rest),
             b"inet6" => internet(Internet::V6, rest),
             b"fd" => descriptor(rest),
-            _ => Err(DescriptionError::UnknownType(lossy(kind))),
+            _ => Err(DescriptionError::UnknownType(shown(kind))),
         }
     }
 }
 
-fn lossy(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).into_owned()
+fn shown(text: &[u8]) -> String {
+    Escaped(text).to_string()
 }
 
 fn path(path: &[u8]) -> Result<Description, DescriptionError> {
@@ -94,7 +95,7 @@ fn path(path: &[u8]) -> Result<Description, DescriptionError> {
 }
 
 fn descriptor(number: &[u8]) -> Result<Description, DescriptionError> {
-    let text = lossy(number);
+    let text = String::from_utf8_lossy(number).into_owned();
     match text.parse() {
         _ if text.is_empty() => Err(DescriptionError::BadDescriptor(text)),
         _ if !text.bytes().all(|octet| octet.is_ascii_digit()) => Ok(Description::Passed(text)),
@@ -108,14 +109,14 @@ fn internet(family: Internet, text: &[u8]) -> Result<Description, DescriptionErr
         Some(at) => (&text[..at], Some(&text[at + 1..])),
         None => (text, None),
     };
-    let port = self::port(port).ok_or_else(|| DescriptionError::UnknownPort(lossy(port)))?;
+    let port = self::port(port).ok_or_else(|| DescriptionError::UnknownPort(shown(port)))?;
     let address = match (host, family) {
         (None, Internet::V4) => Ipv4Addr::UNSPECIFIED.into(),
         (None, Internet::V6) => Ipv6Addr::UNSPECIFIED.into(),
         (Some([b'[', numeric @ ..]), _) => {
-            bracketed(family, numeric).ok_or_else(|| DescriptionError::BadAddress(lossy(numeric)))?
+            bracketed(family, numeric).ok_or_else(|| DescriptionError::BadAddress(shown(numeric)))?
         }
-        (Some(name), _) => address_of_host(family, name).ok_or_else(|| DescriptionError::UnknownHost(lossy(name)))?,
+        (Some(name), _) => address_of_host(family, name).ok_or_else(|| DescriptionError::UnknownHost(shown(name)))?,
     };
     Ok(Description::Address(SocketAddr::new(address, port)))
 }

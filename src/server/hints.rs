@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use milter_protocol::modification::Obstacle;
-use milter_protocol::{Modification, SmtpReplyError};
+use milter_protocol::{Escaped, Modification, SmtpReplyError};
 use parking_lot::Mutex;
 
 use super::log::{self, Level};
@@ -66,7 +66,7 @@ impl Hints {
                 format_args!(
                     "{call} deletes fields {} by rising index, but each deletion changes the index of those behind it, \
                      and some may stay; begin with the highest index",
-                    name.escape_ascii()
+                    Escaped(name)
                 ),
             );
         }

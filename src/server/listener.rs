@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use super::description::{Description, DescriptionError};
 use super::socket_file::{Replace, SocketFile, Wanted};
 use crate::sys::descriptor;
+use crate::sys::error::Reason;
 use crate::sys::socket::{self, Acceptor, Bound, Family, Place};
 
 /// A listening socket.
@@ -38,7 +39,7 @@ impl OpenError {
 
     /// Makes an error of one that happened while doing something.
     pub(super) fn because(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |cause| OpenError::new(format!("{what}: {cause}"), cause)
+        move |cause| OpenError::new(format!("{what}: {}", Reason(&cause)), cause)
     }
 
     /// The error for C programs.
@@ -63,7 +64,7 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
             Some(what) => f.write_str(what),
-            None => self.cause.fmt(f),
+            None => Reason(&self.cause).fmt(f),
         }
     }
 }
@@ -105,7 +106,8 @@ impl Listener {
 
 /// Listens on a descriptor of the program's, through one of our own: what we did not open we do not close.
 fn adopt(number: RawFd, backlog: libc::c_int) -> Result<(OwnedFd, Family, Option<Leave>), OpenError> {
-    let explain = |what| move |error: io::Error| OpenError::new(format!("fd:{number} {what}: {error}"), error);
+    let explain =
+        |what| move |error: io::Error| OpenError::new(format!("fd:{number} {what}: {}", Reason(&error)), error);
     let socket = descriptor::duplicate_raw(number).map_err(explain("is not open"))?;
     descriptor::set_close_on_exec(number)?;
     let refuse = |what, cause| OpenError::new(format!("fd:{number} {what}"), io::Error::from_raw_os_error(cause));

@@ -2,12 +2,17 @@
 //!
 //! They go to the system log under the program's own identity and begin with the filter's name. Errors of sessions are
 //! caused from outside and might come in floods, so they are limited; everything else happens once per cause.
+//!
+//! A line says what peers, filters and administrators have chosen. So whatever is formatted into one is escaped, and cut
+//! where it is too long; and writing one takes no memory, as it may be the lack of it that the line is about.
 
 use std::ffi::CStr;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+use milter_protocol::escape::{self, Escaped};
 
 use crate::sys::shared::Shared;
 use crate::sys::syslog;
@@ -15,18 +20,92 @@ pub(super) use crate::sys::syslog::Level;
 
 /// Writes a line about the filter called `name`, which is empty before there is one.
 pub(super) fn write(level: Level, name: &CStr, text: fmt::Arguments<'_>) {
-    let separator: &[u8] = if name.is_empty() { b"" } else { b": " };
-    syslog::write(level, [name.to_bytes(), separator, text.to_string().as_bytes()].concat());
+    let separator = if name.is_empty() { "" } else { ": " };
+    let mut line = Line::new();
+    line.add(format_args!("{}{separator}{text}", Escaped(name.to_bytes())));
+    syslog::write(level, line.text());
 }
 
 /// Tells that a run has ended, in the words that operators look for.
 pub(super) fn ended(name: &CStr, how: &str) {
-    syslog::write(Level::Debug, [name.to_bytes(), b"=", how.as_bytes()].concat());
+    let mut line = Line::new();
+    line.add(format_args!("{}={how}", Escaped(name.to_bytes())));
+    syslog::write(Level::Debug, line.text());
 }
 
 /// Writes an error about the filter called `name`.
 pub(super) fn error(name: &CStr, text: fmt::Arguments<'_>) {
     write(Level::Error, name, text);
+}
+
+/// Bytes that a line may have. With what the C library puts before it, that is as much as the C library writes without
+/// memory of its own: 1024.
+const LINE_SIZE: usize = 900;
+
+/// What shows that a line was cut.
+const CUT: &str = "...";
+
+/// One line, within a fixed size: what is not printable is escaped, what is too long is cut between two characters.
+struct Line {
+    text: [u8; LINE_SIZE],
+    len: usize,
+    is_cut: bool,
+}
+
+impl Line {
+    fn new() -> Self {
+        Line { text: [0; LINE_SIZE], len: 0, is_cut: false }
+    }
+
+    fn add(&mut self, text: fmt::Arguments<'_>) {
+        // An error says that the line is cut, which it shows itself.
+        let _ = self.write_fmt(text);
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+
+    /// Appends bytes; false if they do not fit before the sign that the line is cut.
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        let has_room = bytes.len() <= LINE_SIZE - CUT.len() - self.len;
+        if has_room {
+            self.text[self.len..][..bytes.len()].copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+        has_room
+    }
+
+    fn cut(&mut self, len: usize) {
+        self.text[len..][..CUT.len()].copy_from_slice(CUT.as_bytes());
+        self.len = len + CUT.len();
+        self.is_cut = true;
+    }
+}
+
+impl Write for Line {
+    /// Fails when the line is full.
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            if self.is_cut {
+                return Err(fmt::Error);
+            }
+            let before = self.len;
+            if escape::write_char(&mut Unescaped(self), character).is_err() {
+                self.cut(before);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A line, for text that is escaped already.
+struct Unescaped<'a>(&'a mut Line);
+
+impl Write for Unescaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.append(text.as_bytes()) { Ok(()) } else { Err(fmt::Error) }
+    }
 }
 
 /// Tells one trouble from the next: what comes again and again without a pause is one, in whichever processes of a run.
@@ -106,6 +185,31 @@ fn halves(window: u64) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn line(text: fmt::Arguments<'_>) -> String {
+        let mut line = Line::new();
+        line.add(text);
+        String::from_utf8(line.text().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_one_line_of_printable_text() {
+        let text = line(format_args!("a: \x1b[1m{}\n\u{7f}{}ü", "\u{202e}\0", Escaped(b"\xfe\x9b\xc2\x9b")));
+        assert_eq!(text, r"a: \u{1b}[1m\u{202e}\u{0}\n\u{7f}\xfe\x9b\u{9b}ü");
+    }
+
+    #[test]
+    fn a_line_is_cut_between_characters() {
+        for (start, character, shown) in [("", "ä", "ä"), ("x", "ä", "ä"), ("xy", "\u{202e}", r"\u{202e}")] {
+            let text = line(format_args!("{start}{}", character.repeat(LINE_SIZE)));
+            let room = LINE_SIZE - CUT.len() - start.len();
+            assert_eq!(text, format!("{start}{}...", shown.repeat(room / shown.len())));
+        }
+        let fits = "x".repeat(LINE_SIZE - CUT.len());
+        assert_eq!(line(format_args!("{fits}")), fits);
+        assert_eq!(line(format_args!("{fits}{}", "")), fits);
+        assert_eq!(line(format_args!("{fits}y{fits}")), format!("{fits}..."));
+    }
 
     #[test]
     fn trouble_that_does_not_pause_is_one() {

@@ -16,6 +16,7 @@ use super::log::{self, Episode};
 use super::service::Server;
 use crate::model::{self, Service};
 use crate::sys::datagram::Datagrams;
+use crate::sys::error::Reason;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
 use crate::sys::signal::Mask;
@@ -103,7 +104,10 @@ impl Notifier {
         let sent = if self.alone { self.manager.try_send(text.as_bytes()) } else { self.manager.send(text.as_bytes()) };
         let sent = sent.inspect_err(|error| {
             if self.trouble.begins() {
-                log::error(server.filter().name(), format_args!("cannot notify the service manager: {error}"));
+                log::error(
+                    server.filter().name(),
+                    format_args!("cannot notify the service manager: {}", Reason(error)),
+                );
             }
         });
         *told =

@@ -39,7 +39,7 @@ pub(super) struct ObserverError {
 
 /// Bytes that a line of the trace may take, as fields and as text, for each byte that it is about: macros without names
 /// and values take most.
-const LINE_MEMORY: usize = 48;
+const LINE_MEMORY: usize = 80;
 
 /// How long the end of a run waits for a trace to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);

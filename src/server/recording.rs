@@ -8,12 +8,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
+use milter_protocol::Escaped;
 use milter_protocol::record::{Entry, Kind, MAGIC};
 use parking_lot::Mutex;
 
 use super::log::{self, Episode};
 use super::trace::rfc3339;
 use crate::sys::append::AppendFile;
+use crate::sys::error::Reason;
 use crate::sys::file::refuse_planted_links;
 use crate::sys::process;
 
@@ -39,7 +41,7 @@ impl Archive {
         let file = AppendFile::create(&self.directory.join(name))?;
         let tape = Tape { file, start: Instant::now() };
         tape.append(MAGIC)?;
-        let about = format!("filter {}, process {pid}, session {session}, {now}", self.filter.to_string_lossy());
+        let about = format!("filter {}, process {pid}, session {session}, {now}", Escaped(self.filter.to_bytes()));
         tape.write(Kind::About, &[about.as_bytes()])?;
         Ok(tape)
     }
@@ -78,7 +80,7 @@ impl Recording {
             Ok(_) => {}
             Err(error) => {
                 if archive.trouble.begins() {
-                    let text = format_args!("cannot record into {}: {error}", archive.directory.display());
+                    let text = format_args!("cannot record into {}: {}", archive.directory.display(), Reason(&error));
                     log::error(&archive.filter, text);
                 }
             }

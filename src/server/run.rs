@@ -16,7 +16,7 @@ use super::observer::{ObserverError, Observers};
 use super::options::ModelName;
 use super::options::Options;
 use super::service::Server;
-use super::settings::{self, filter_name};
+use super::settings::{self, Named};
 use super::signals::Signals;
 use super::stop::Run;
 #[cfg(target_os = "linux")]
@@ -24,13 +24,13 @@ use crate::model::{Fork, Pool, Processes, alone};
 use crate::model::{Model, Service, Threads};
 #[cfg(target_os = "linux")]
 use crate::sys::child;
+use crate::sys::error::Reason;
 use crate::sys::socket::Acceptor;
 use crate::sys::{fork_mark, process, signal};
 
 /// Runs the filter until it is stopped; false when that was not possible or went wrong, and then `errno` says why.
 pub(crate) fn run() -> bool {
-    let name = filter_name().unwrap_or_default();
-    let outcome = prepare_and_serve(&name);
+    let outcome = prepare_and_serve(Named::now().name());
     process::set_errno(outcome.err().map_or(0, |Told(errno)| errno));
     outcome.is_ok()
 }
@@ -51,8 +51,9 @@ fn os_error(error: &io::Error) -> c_int {
 }
 
 fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
-    let explain =
-        |what: &'static str| move |error: io::Error| tell(name, format_args!("{what}: {error}"), os_error(&error));
+    let explain = |what: &'static str| {
+        move |error: io::Error| tell(name, format_args!("{what}: {}", Reason(&error)), os_error(&error))
+    };
     let useless = |reason: &dyn fmt::Display| tell(name, format_args!("smfi_main: {reason}"), libc::EINVAL);
     signal::ignore_broken_pipes().map_err(explain("cannot ignore SIGPIPE"))?;
     fork_mark::set().map_err(explain("smfi_main cannot begin"))?;
@@ -63,8 +64,9 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
     })?;
     log_panics();
     let run_model = choose(&plan.options, name)?;
-    let observers = Observers::open(&plan.options, name)
-        .map_err(|ObserverError { what, error }| tell(name, format_args!("{what}: {error}"), os_error(&error)))?;
+    let observers = Observers::open(&plan.options, name).map_err(|ObserverError { what, error }| {
+        tell(name, format_args!("{what}: {}", Reason(&error)), os_error(&error))
+    })?;
     let signals =
         plan.options.take_signals.then(Signals::take).transpose().map_err(explain("Couldn't start signal thread"))?;
     let forks = plan.options.forks();
@@ -73,7 +75,7 @@ fn prepare_and_serve(name: &CStr) -> Result<(), Told> {
         log::write(Level::Warning, name, text);
     }
     let notifier = Notifier::from_environment(forks).unwrap_or_else(|error| {
-        log::error(name, format_args!("cannot notify the service manager at NOTIFY_SOCKET: {error}"));
+        log::error(name, format_args!("cannot notify the service manager at NOTIFY_SOCKET: {}", Reason(&error)));
         None
     });
     let metrics = plan.options.metrics.as_ref().map(|target| {
@@ -121,8 +123,9 @@ fn choose(options: &Options, name: &CStr) -> Result<RunModel, Told> {
             tell(
                 name,
                 format_args!(
-                    "smfi_main: option {option} needs {call}: {error}; use Linux 5.4 or newer and permit the call (seccomp), \
-                     or use model=pool or threads without processes"
+                    "smfi_main: option {option} needs {call}: {}; use Linux 5.4 or newer and permit the call (seccomp), \
+                     or use model=pool or threads without processes",
+                    Reason(&error)
                 ),
                 os_error(&error),
             )
@@ -166,7 +169,11 @@ fn choose(_: &Options, _: &CStr) -> Result<RunModel, Told> {
 /// Has panics go to the system log. Standard error may be closed, or be somebody's connection.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let name = settings::filter_name_at_once().unwrap_or_default();
-        log::error(&name, format_args!("internal error: {}", panic.to_string().replace('\n', " ")));
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let named = Named::at_once();
+        match panic.location() {
+            Some(place) => log::error(named.name(), format_args!("internal error: panicked at {place}: {message}")),
+            None => log::error(named.name(), format_args!("internal error: {message}")),
+        }
     }));
 }

@@ -23,6 +23,7 @@ use super::settings::Plan;
 use super::stop::{self, Stop};
 use super::watch::Watch;
 use crate::model::{Admission, Connection, Service, Ticket};
+use crate::sys::error::Reason;
 use crate::sys::memory;
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
@@ -277,7 +278,8 @@ impl Service for Server {
             return Session::new(Arc::new(Context::refused(Arc::clone(self), number, descriptor)), None);
         }
         if family == Family::Internet {
-            let told = |what| move |error: &io::Error| self.report(Level::Warning, format_args!("{what}: {error}"));
+            let told =
+                |what| move |error: &io::Error| self.report(Level::Warning, format_args!("{what}: {}", Reason(error)));
             let _ = socket::set_keep_alive(descriptor.as_fd()).inspect_err(told("keepalive on a connection failed"));
             let _ = socket::set_no_delay(descriptor.as_fd()).inspect_err(told("no delay on a connection failed"));
         }
@@ -337,7 +339,10 @@ impl Service for Server {
 
     fn exhausted(&self, error: &io::Error) {
         if self.exhaustion.begins() {
-            self.tell_anyway(format_args!("cannot accept connections: {error}; new ones wait until that is over"));
+            self.tell_anyway(format_args!(
+                "cannot accept connections: {}; new ones wait until that is over",
+                Reason(error)
+            ));
         }
     }
 
@@ -351,7 +356,7 @@ impl Service for Server {
 
     fn trouble(&self, what: &str, error: &io::Error) {
         if self.trouble.begins() {
-            self.tell_anyway(format_args!("cannot {what}: {error}"));
+            self.tell_anyway(format_args!("cannot {what}: {}", Reason(error)));
         }
     }
 

@@ -17,6 +17,7 @@ use super::buffer::{Buffer, Scratch, Spare};
 use super::context::{Context, Core};
 use super::log::Level;
 use crate::model::{self, Next, Pace};
+use crate::sys::error::Reason;
 use crate::sys::memory;
 
 /// A session, owned by whoever serves it.
@@ -262,7 +263,7 @@ impl Step<'_> {
             io::ErrorKind::OutOfMemory => (ReadEnd::NoMemory, "no memory for what the MTA sends"),
             _ => (ReadEnd::Error, "read returned -1"),
         };
-        self.report(format_args!("{what}: {error}"));
+        self.report(format_args!("{what}: {}", Reason(error)));
         self.disconnect(end)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use milter_protocol::Escaped;
 use milter_protocol::frame::DEFAULT_LIMIT;
 use parking_lot::Mutex;
 
@@ -16,6 +17,7 @@ use super::listener::{Listener, OpenError};
 use super::log::{self, Level};
 use super::options::{OptionError, Options};
 use super::socket_file::Replace;
+use super::stop;
 use crate::sys::process;
 use crate::sys::socket::DEFAULT_BACKLOG;
 
@@ -71,9 +73,7 @@ pub(crate) fn set_debug(level: c_int) {
 /// Sets an option of later runs; false when there is no such option or value.
 pub(crate) fn set_option(name: &str, value: &str) -> bool {
     let outcome = SETTINGS.lock().options.set(name, value);
-    outcome
-        .inspect_err(|error| log::error(&filter_name().unwrap_or_default(), format_args!("smfi_setopt: {error}")))
-        .is_ok()
+    outcome.inspect_err(|error| log::error(Named::now().name(), format_args!("smfi_setopt: {error}"))).is_ok()
 }
 
 /// Sets the largest payload of later sessions, in octets; gives the former one.
@@ -86,9 +86,10 @@ pub(super) fn data_size() -> usize {
     DATA_SIZE.load(Relaxed)
 }
 
-/// Opens the sockets ahead of the run, so that they can be used after privileges are dropped. Open ones stay.
+/// Opens the sockets ahead of the run, so that they can be used after privileges are dropped. Open ones stay, and so do
+/// those of a run in progress: new ones would take their names, and nobody would accept from them.
 pub(crate) fn open_socket(remove_stale: bool) -> bool {
-    if !SETTINGS.lock().listeners.is_empty() {
+    if stop::run_in_progress() || !SETTINGS.lock().listeners.is_empty() {
         return true;
     }
     match open(remove_stale) {
@@ -102,15 +103,16 @@ pub(crate) fn open_socket(remove_stale: bool) -> bool {
 
 /// Opens all sockets or none; looking names up and writing to the log may take their time.
 fn open(remove_stale: bool) -> Option<Vec<Listener>> {
-    let name = filter_name().unwrap_or_default();
-    let useless = |reason: &dyn fmt::Display| log::error(&name, format_args!("smfi_opensocket: {reason}"));
+    let named = Named::now();
+    let name = named.name();
+    let useless = |reason: &dyn fmt::Display| log::error(name, format_args!("smfi_opensocket: {reason}"));
     let plan = plan().inspect_err(|error| useless(error)).ok()?;
     let activation = Activation::of_this_process();
     let mut opened = Vec::new();
     for connection in std::iter::once(&plan.connection).chain(&plan.options.listen) {
         if let Err(error) = open_connection(&plan, connection, &activation, remove_stale, &mut opened) {
-            let shown = connection.to_string_lossy();
-            log::error(&name, format_args!("Unable to create listening socket on conn {shown}: {error}"));
+            let shown = Escaped(connection.to_bytes());
+            log::error(name, format_args!("Unable to create listening socket on conn {shown}: {error}"));
             for (_, listener) in opened {
                 let _ = listener.give_up().inspect_err(|error| useless(error));
             }
@@ -130,7 +132,7 @@ fn open_connection(
     opened: &mut Vec<(Description, Listener)>,
 ) -> Result<(), OpenError> {
     if plan.debug > 0 {
-        let shown = connection.to_string_lossy();
+        let shown = Escaped(connection.to_bytes());
         log::write(Level::Debug, plan.filter.name(), format_args!("Opening listen socket on conn {shown}"));
     }
     let wanted = &plan.options.socket_file;
@@ -184,14 +186,25 @@ pub(super) fn plan() -> Result<Plan, PlanError> {
     Ok(Plan { filter, connection, backlog: settings.backlog, timeout, debug: settings.debug, options })
 }
 
-/// The name of the filter for log lines, if there is one.
-pub(super) fn filter_name() -> Option<CString> {
-    SETTINGS.lock().filter.as_ref().map(|filter| filter.name().to_owned())
-}
+/// The filter whose name log lines begin with.
+#[derive(Clone)]
+pub(super) struct Named(Option<Arc<dyn Filter>>);
 
-/// The same for whoever may have interrupted work on the settings: no name then.
-pub(super) fn filter_name_at_once() -> Option<CString> {
-    SETTINGS.try_lock()?.filter.as_ref().map(|filter| filter.name().to_owned())
+impl Named {
+    /// The filter of the next run.
+    pub(super) fn now() -> Self {
+        Named(SETTINGS.lock().filter.clone())
+    }
+
+    /// The same for whoever may have interrupted work on the settings: no name then.
+    pub(super) fn at_once() -> Self {
+        Named(SETTINGS.try_lock().and_then(|settings| settings.filter.clone()))
+    }
+
+    /// Empty if there is none.
+    pub(super) fn name(&self) -> &CStr {
+        self.0.as_ref().map_or(c"", |filter| filter.name())
+    }
 }
 
 /// The sockets for a run: those opened ahead, or new ones. Without any, `errno` says why.

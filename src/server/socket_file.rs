@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::listener::OpenError;
+use crate::sys::error::Reason;
 use crate::sys::file::{self, Identity, Staging};
 use crate::sys::socket::{self, MAX_PATH, Place};
 use crate::sys::{accounts, process};
@@ -113,7 +114,7 @@ impl Look {
 /// The number of an account, given as name or number.
 fn number(option: &str, name: &str, look_up: fn(&str) -> io::Result<Option<u32>>) -> Result<u32, OpenError> {
     let explain = |what: String, cause| OpenError::new(format!("option {option}={name}: {what}"), cause);
-    let found = look_up(name).map_err(|error| explain(format!("cannot look it up: {error}"), error))?;
+    let found = look_up(name).map_err(|error| explain(format!("cannot look it up: {}", Reason(&error)), error))?;
     found
         .or_else(|| name.parse().ok().filter(|number| *number != u32::MAX))
         .ok_or_else(|| explain("there is no such account".into(), io::Error::from_raw_os_error(libc::EINVAL)))

@@ -96,6 +96,11 @@ pub(crate) fn stop_requested() -> bool {
     ASKED.level().max(of_our_run(Stop::level).unwrap_or(Level::Run)) > Level::Run
 }
 
+/// Whether this process runs a filter, or has been forked by one that does.
+pub(super) fn run_in_progress() -> bool {
+    OWNER.load(SeqCst) != NOBODY
+}
+
 /// Raises the level. Async-signal-safe.
 pub(super) fn raise(level: Level) {
     // In this order, because a run may be about to begin.

@@ -15,6 +15,7 @@ pub(crate) mod descriptor;
 mod direct;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
+pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod fork_mark;
 pub(crate) mod memory;

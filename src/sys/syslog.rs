@@ -1,7 +1,5 @@
 //! The system log, under the identity and facility the program has chosen.
 
-use std::ffi::CString;
-
 /// How important a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
@@ -12,10 +10,11 @@ pub(crate) enum Level {
     Debug = libc::LOG_DEBUG,
 }
 
-/// Writes one line.
-pub(crate) fn write(level: Level, mut line: Vec<u8>) {
-    line.retain(|&octet| octet != 0);
-    let line = CString::new(line).expect("no NUL is left");
-    // SAFETY: the format takes one string, and gets one that is NUL-terminated.
-    unsafe { libc::syslog(level as libc::c_int, c"%s".as_ptr(), line.as_ptr()) };
+/// Writes one line, up to its first NUL. Needs no memory here; the C library may want some for lines longer than about
+/// 900 bytes.
+pub(crate) fn write(level: Level, line: &[u8]) {
+    let len = libc::c_int::try_from(line.len()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the format takes a length and a string, of which no more bytes are read than the length says; the line has
+    // that many.
+    unsafe { libc::syslog(level as libc::c_int, c"%.*s".as_ptr(), len, line.as_ptr()) };
 }

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use milter_protocol::Callbacks;
+use milter_protocol::{Callbacks, Escaped};
 
 use super::{BOUNDS, Calls, Counters, FAILURES, MODIFICATIONS, VERDICTS};
 
@@ -13,12 +13,12 @@ pub(super) const HEADING: &str = "# Numbers about the filter ";
 
 /// The line with which all numbers of a filter begin, and by which its file is known.
 pub(super) fn heading(filter: &CStr) -> String {
-    format!("{HEADING}{}.\n", escaped(&filter.to_string_lossy()))
+    format!("{HEADING}{}.\n", label(filter))
 }
 
 /// All of them, each with the filter's name, so that those of several filters can be put together.
 pub(super) fn text(counters: &Counters, filter: &CStr, open: usize) -> String {
-    let mut page = Page { text: heading(filter), filter: escaped(&filter.to_string_lossy()) };
+    let mut page = Page { text: heading(filter), filter: label(filter) };
     page.text.reserve(16 * 1024);
     let one = |counter: &AtomicU64| counter.load(Relaxed);
 
@@ -71,8 +71,9 @@ fn by_name(counters: &Counters) -> impl Iterator<Item = (&'static str, &Calls)> 
     calls.filter(move |(_, calls)| has_run(calls)).map(|(callback, calls)| (&callback.c_name()["xxfi_".len()..], calls))
 }
 
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+/// A name as the value of a label, which has quotes and backslashes escaped once more.
+fn label(name: &CStr) -> String {
+    Escaped(name.to_bytes()).to_string().replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 struct Page {

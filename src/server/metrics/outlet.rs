@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use milter_protocol::Escaped;
 use parking_lot::Mutex;
 
 use super::exposition::{HEADING, heading};
@@ -18,6 +19,7 @@ use crate::server::listener::OpenError;
 use crate::server::log::{self, Episode};
 use crate::server::service::Server;
 use crate::server::socket_file::{Replace, SocketFile, Wanted};
+use crate::sys::error::Reason;
 use crate::sys::file::{self, Staging};
 use crate::sys::poll::{self, Interest};
 use crate::sys::signal::Mask;
@@ -51,8 +53,8 @@ const BACKLOG: libc::c_int = 16;
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::File(path) => f.write_str(&path.to_string_lossy()),
-            Target::Socket(path) => write!(f, "unix:{}", path.to_string_lossy()),
+            Target::File(path) => Escaped(path.to_bytes()).fmt(f),
+            Target::Socket(path) => write!(f, "unix:{}", Escaped(path.to_bytes())),
         }
     }
 }
@@ -134,7 +136,7 @@ impl Outlet {
                     // Who goes away before the end has missed something.
                     Some(Ok(connection)) => drop(answer(connection.as_fd(), || text(server))),
                     Some(Err(error)) => {
-                        self.tell(server, format_args!("cannot answer for the metrics: {error}"));
+                        self.tell(server, format_args!("cannot answer for the metrics: {}", Reason(&error)));
                         model::wait_out(server, poll::wait([over], Some(PAUSE)))?;
                     }
                     None => {}
@@ -148,7 +150,10 @@ impl Outlet {
         if let Place::File { path, shown } = &self.place
             && let Err(error) = update(path, &mut shown.lock(), text(server))
         {
-            self.tell(server, format_args!("cannot write the metrics {}: {error}", path.to_string_lossy()));
+            self.tell(
+                server,
+                format_args!("cannot write the metrics {}: {}", Escaped(path.to_bytes()), Reason(&error)),
+            );
         }
     }
 
@@ -253,7 +258,7 @@ fn publish(server: &Server) {
     // Handlers of the program belong on its own threads.
     let _ = Mask::all().block();
     if let Some(Err(error)) = server.metrics().map(|metrics| metrics.outlet.serve(server)) {
-        log::error(server.filter().name(), format_args!("the metrics are shown no more: {error}"));
+        log::error(server.filter().name(), format_args!("the metrics are shown no more: {}", Reason(&error)));
     }
 }
 

@@ -1,5 +1,9 @@
 //! Lines as JSON objects. Octets that are no UTF-8 are shown as U+FFFD.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use milter_protocol::escape::JsonString;
 use milter_protocol::packet::Value;
 
 use super::{Line, rfc3339};
@@ -47,11 +51,7 @@ fn value(out: &mut String, value: &Value<'_>) {
         Value::Text(octets) | Value::Content(octets) => text(out, octets),
         Value::Texts(texts) => list(out, "[]", texts, |out, octets| text(out, octets)),
         Value::Flags(flags) => list(out, "[]", flags, |out, flag| string(out, flag)),
-        Value::Pairs(pairs) => list(out, "{}", pairs, |out, (name, value)| {
-            text(out, name);
-            out.push(':');
-            text(out, value);
-        }),
+        Value::Pairs(pairs) => object(out, pairs),
     }
 }
 
@@ -65,24 +65,53 @@ fn list<T>(out: &mut String, brackets: &str, members: &[T], put: impl Fn(&mut St
     out.push_str(close);
 }
 
+/// Names with values in the order of the names' first occurrence. An object has each name once: one that occurs more
+/// often has the list of its values.
+fn object(out: &mut String, pairs: &[(&[u8], &[u8])]) {
+    let names: Vec<Cow<'_, str>> = pairs.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
+    let mut order: Vec<usize> = (0..pairs.len()).collect();
+    order.sort_by_key(|&at| &names[at]);
+    let mut members: Vec<&[usize]> = order.chunk_by(|&one, &other| names[one] == names[other]).collect();
+    members.sort_unstable_by_key(|places| places[0]);
+    list(out, "{}", &members, |out, places| {
+        string(out, &names[places[0]]);
+        out.push(':');
+        match places {
+            [place] => text(out, pairs[*place].1),
+            _ => list(out, "[]", places, |out, &place| text(out, pairs[place].1)),
+        }
+    });
+}
+
 fn text(out: &mut String, octets: &[u8]) {
     string(out, &String::from_utf8_lossy(octets));
 }
 
 /// A string in quotes, on one line whatever it holds.
 fn string(out: &mut String, text: &str) {
-    out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => out.extend(['\\', character]),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            other if other.is_control() || matches!(other, '\u{2028}' | '\u{2029}') => {
-                out.push_str(&format!("\\u{:04x}", u32::from(other)));
-            }
-            other => out.push(other),
-        }
+    // Writing to a string does not fail.
+    let _ = write!(out, "{}", JsonString(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_has_each_name_once() {
+        let pairs: [(&[u8], &[u8]); 5] = [(b"i", b"1"), (b"\xe4", b"a"), (b"b", b""), (b"i", b"2"), (b"\xf6", b"c")];
+        let mut out = String::new();
+        value(&mut out, &Value::Pairs(pairs.into()));
+        assert_eq!(out, "{\"i\":[\"1\",\"2\"],\"\u{fffd}\":[\"a\",\"c\"],\"b\":\"\"}");
+        out.clear();
+        value(&mut out, &Value::Pairs(Vec::new()));
+        assert_eq!(out, "{}");
     }
-    out.push('"');
+
+    #[test]
+    fn text_stays_in_its_string() {
+        let mut out = String::new();
+        value(&mut out, &Value::Text("\"\\\n\u{9b}\u{7f}\u{202e}\u{2066}ä".as_bytes()));
+        assert_eq!(out, r#""\"\\\n\u009b\u007f\u202e\u2066ä""#);
+    }
 }

@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{START_LENGTH, is_start};
 use crate::server::log::{self, Episode, Level};
 use crate::sys::append::AppendFile;
+use crate::sys::error::Reason;
 use crate::sys::file;
 use crate::sys::poll::{self, Interest};
 use crate::sys::signal::Mask;
@@ -236,7 +237,7 @@ impl Sink {
     /// Writes whole lines; tries again until they are written or their queue is closed.
     fn write(&self, lines: &str, queue: &Queue) {
         if self.target == Target::Syslog {
-            return lines.lines().for_each(|line| syslog::write(Level::Info, line.into()));
+            return lines.lines().for_each(|line| syslog::write(Level::Info, line.as_bytes()));
         }
         let mut done = 0;
         let mut last: Option<Arc<AppendFile>> = None;
@@ -291,7 +292,11 @@ impl Sink {
 
     fn tell(&self, error: &io::Error) {
         if self.trouble.begins() {
-            let text = format_args!("cannot write the trace to {}: {error}; lines wait or are left out", self.target);
+            let text = format_args!(
+                "cannot write the trace to {}: {}; lines wait or are left out",
+                self.target,
+                Reason(error)
+            );
             log::error(&self.name, text);
         }
     }
