@@ -14,8 +14,17 @@ use std::process::Command;
 const INTERNAL: [&str; 6] = ["mi_stop", "sm_errstring", "sm_strlcat", "sm_strlcat2", "sm_strlcpy", "sm_strlcpyn"];
 
 /// Pages of the system that ours refer to.
-const FOREIGN: [&str; 8] =
-    ["_exit 2", "execve 2", "listen 2", "openlog 3", "pthread_create 3", "pthread_exit 3", "syslog 3", "umask 2"];
+const FOREIGN: [&str; 9] = [
+    "_exit 2",
+    "execve 2",
+    "listen 2",
+    "openlog 3",
+    "pthread_create 3",
+    "pthread_exit 3",
+    "syslog 3",
+    "umask 2",
+    "vfork 2",
+];
 
 /// Names and sections of the pages, in order.
 pub(crate) fn pages() -> BTreeSet<(String, String)> {
