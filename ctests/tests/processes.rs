@@ -368,14 +368,16 @@ fn a_worker_whose_callbacks_all_block_gets_nothing() {
 
 #[test]
 fn a_connection_waits_for_the_first_worker_that_can_take_it() {
-    let setting = Setting { processes: Some(1), ..Setting::model("pool, threads=1") };
-    // For longer than until the operator is told: nothing happens then that the supervisor would notice.
-    let filter = Filter::start(&setting, "on envfrom sleep 12000\n");
-    let mut busy = negotiated(&filter);
-    busy.command("MAIL <a>");
-    filter.wait_for("envfrom");
-    negotiated(&filter);
-    assert_eq!(busy.reply(), "CONTINUE");
+    let filter = Filter::start(&Setting::processes(1), "on helo process\n");
+    let (worker, mta) = sessions(&filter, 1).remove(0);
+    drop(mta);
+    stop_worker(worker);
+    let mut waiting = filter.connect();
+    waiting.command(OFFER);
+    eventually("it is told", || !warnings(&filter).is_empty());
+    // From here on nothing happens that the supervisor would notice but the worker's answer.
+    signal_child(worker, Signal::CONT);
+    assert_served(&mut waiting);
     eventually("it is told", || warnings(&filter).len() == 2);
     let told = warnings(&filter);
     assert!(told[0].contains("has not taken a connection for 5 s"), "{told:?}");
