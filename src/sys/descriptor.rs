@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use super::check;
+use super::{check, check_len};
 
 /// Lowest descriptor number the library uses for itself.
 const ABOVE_STDIO: libc::c_int = 3;
@@ -68,7 +68,9 @@ fn status_flags(file: BorrowedFd<'_>) -> io::Result<libc::c_int> {
 /// Writes to a descriptor that may be closed meanwhile; usable in signal handlers.
 pub(super) fn write_raw(number: RawFd, octets: &[u8]) {
     // SAFETY: the octets are readable; an unknown descriptor is reported, which nobody could act on here.
-    unsafe { libc::write(number, octets.as_ptr().cast(), octets.len()) };
+    while check_len(unsafe { libc::write(number, octets.as_ptr().cast(), octets.len()) })
+        .is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+    {}
 }
 
 /// Reads, and throws away, what a few writes of [`super::wake::call`] have left.

@@ -38,13 +38,14 @@
 
 /* Every call that can fail, by the name that the test knows it by. The first stands for all that allocate. */
 #define EVERY_CALL(X) \
-	X(alloc) X(accept) X(accept4) X(bind) X(close) X(connect) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(eventfd) \
-	X(fchmodat) X(fchownat) X(fcntl) X(fork) X(fstat) X(futex) X(getcwd) \
-	X(getrandom) X(getsockname) X(getsockopt) X(linkat) X(listen) X(lseek) X(lstat) X(mkdtemp) X(mmap) X(munmap) X(open) \
-	X(openat) X(pidfd_open) X(pipe) X(pipe2) X(poll) X(pthread_create) X(pthread_sigmask) X(read) X(read_file) X(readlink) \
-	X(realpath) X(recv) X(recvmsg) X(renameat) X(rmdir) X(sched_getaffinity) X(send) X(sendmsg) X(setsockopt) \
-	X(shutdown) X(sigaction) X(sigwait) X(socket) X(socketpair) X(stat) X(statx) X(timerfd_create) X(timerfd_settime) \
-	X(unlink) X(unlinkat) X(waitid) X(write) X(write_file) X(writev) X(writev_file)
+	X(alloc) X(accept) X(accept4) X(bind) X(close) X(connect) X(epoll_create1) X(epoll_ctl) \
+	X(epoll_wait) X(eventfd) X(fchmodat) X(fchownat) X(fcntl) X(fork) X(fstat) X(futex) X(getcwd) \
+	X(getrandom) X(getsockname) X(getsockopt) X(linkat) X(listen) X(lseek) X(lstat) X(madvise) \
+	X(mkdtemp) X(mmap) X(munmap) X(open) X(openat) X(pidfd_open) X(pipe) X(pipe2) X(poll) \
+	X(pthread_create) X(pthread_sigmask) X(read) X(read_file) X(readlink) X(realpath) X(recv) X(recvmsg) \
+	X(renameat) X(rmdir) X(sched_getaffinity) X(send) X(sendmsg) X(sendto) X(setsockopt) X(shutdown) \
+	X(sigaction) X(sigwait) X(socket) X(socketpair) X(stat) X(statx) X(timerfd_create) \
+	X(timerfd_settime) X(unlink) X(unlinkat) X(waitid) X(write) X(write_file) X(writev) X(writev_file)
 
 enum call_number {
 #define NUMBER(name) CALL_##name,
@@ -239,6 +240,7 @@ WRAP(listen, -1, int, listen, (int fd, int backlog), (fd, backlog))
 WRAP(lseek, -1, off64_t, lseek64, (int fd, off64_t offset, int whence), (fd, offset, whence))
 WRAP(lstat, -1, int, lstat, (const char *restrict path, struct stat *restrict status), (path, status))
 WRAP(lstat, -1, int, lstat64, (const char *restrict path, struct stat64 *restrict status), (path, status))
+WRAP(madvise, -1, int, madvise, (void *at, size_t size, int advice), (at, size, advice))
 WRAP(mkdtemp, NULL, char *, mkdtemp, (char *path), (path))
 WRAP(mmap, MAP_FAILED, void *, mmap, (void *at, size_t size, int prot, int flags, int fd, off_t offset),
     (at, size, prot, flags, fd, offset))
@@ -259,6 +261,8 @@ WRAP(renameat, -1, int, renameat, (int old, const char *from, int new, const cha
 WRAP(rmdir, -1, int, rmdir, (const char *path), (path))
 WRAP(sched_getaffinity, -1, int, sched_getaffinity, (pid_t id, size_t size, cpu_set_t *set), (id, size, set))
 WRAP(sendmsg, -1, ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
+WRAP(sendto, -1, ssize_t, sendto, (int fd, const void *data, size_t size, int flags, const struct sockaddr *a,
+    socklen_t l), (fd, data, size, flags, a, l))
 WRAP(setsockopt, -1, int, setsockopt, (int fd, int level, int name, const void *value, socklen_t size),
     (fd, level, name, value, size))
 WRAP(sigaction, -1, int, sigaction, (int number, const struct sigaction *restrict new, struct sigaction *restrict old),
