@@ -4,11 +4,13 @@
 use std::{
     fs,
     io::Read,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     process::{Command, Stdio},
 };
 
-use ctests::{Compile, Filter, Library, MtaConnection, PATIENCE, Process, Setting, TempDir, free_port, is_root, skip};
+use ctests::{
+    Compile, Filter, Library, MtaConnection, PATIENCE, Process, Setting, TempDir, eventually, free_port, is_root, skip,
+};
 
 const OFFER: &str = "OPTNEG 6 1ff 1fffff";
 
@@ -398,4 +400,99 @@ fn debug_output_tells_commands_transitions_and_ends() {
             assert!(output.lines().any(|printed| printed == line), "{setting}: {line}\n{output}");
         }
     }
+}
+
+/// The ways in which a callback can reach the library: itself, in a thread of its own, in a child.
+const WAYS: [&str; 3] = ["", "later 0 ", "in-child "];
+
+/// A filter that runs, and a session with it. The steps run in HELO.
+fn running(setting: &Setting, steps: &[String]) -> (Filter, MtaConnection) {
+    let plan = start_steps(&["setconn $socket", "register", "opensocket", "main"])
+        + &steps.iter().map(|step| format!("on helo#1 {step}\n")).collect::<String>();
+    let filter = Filter::launch(setting, &plan, TempDir::new());
+    filter.wait_for("opensocket 0");
+    let mut mta = filter.connect();
+    assert!(mta.ask(OFFER).starts_with("OPTNEG"), "{setting}");
+    (filter, mta)
+}
+
+/// What a program sets for a run does not change the one in progress: its socket stays, and is served on.
+#[test]
+fn settings_during_a_run_leave_it_alone() {
+    let test = "settings_during_a_run_leave_it_alone";
+    // Another description makes no difference to a socket that is open.
+    let calls = ["opensocket 0", "setbacklog 1", "setdbg 6", "settimeout 1", "setconn other", "opensocket 1"];
+    for setting in Setting::every_model().into_iter().chain(Setting::reference(test)) {
+        for way in WAYS {
+            let (mut filter, mut mta) = running(&setting, &calls.map(|call| format!("{way}{call}")));
+            let inode = || fs::symlink_metadata(filter.socket()).map(|socket| socket.ino()).ok();
+            let before = inode();
+            assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting} {way}");
+            let succeeded = || {
+                let lines = filter.lines();
+                let count = |result: &str| lines.iter().filter(|line| *line == result).count();
+                // The socket was set and opened once before.
+                let others = ["setbacklog 0", "setdbg 0", "settimeout 0"].map(count);
+                (count("opensocket 0"), count("setconn 0"), others) == (3, 2, [1; 3])
+            };
+            eventually(format_args!("{setting} {way}"), succeeded);
+            assert_eq!(inode(), before, "{setting} {way}");
+            assert!(!filter.directory().join("other").exists(), "{setting} {way}");
+            for _ in 0..4 {
+                assert!(filter.connect().ask(OFFER).starts_with("OPTNEG"), "{setting} {way}");
+            }
+            assert_eq!(errors(&filter.lines()), 0, "{setting} {way}: {:?}", filter.lines());
+            assert!(filter.process().is_alive(), "{setting} {way}");
+        }
+    }
+}
+
+/// The filter of a run is the one that was registered before it, in open sessions and new ones.
+#[test]
+fn register_during_a_run_is_for_the_next() {
+    for setting in Setting::every_model() {
+        for way in WAYS {
+            let steps = ["use-version 2".to_owned(), format!("{way}register"), "note called".to_owned()];
+            let (filter, mut mta) = running(&setting, &steps);
+            assert_eq!(mta.ask("HELO h"), "CONTINUE", "{setting} {way}");
+            filter.wait_for("note called");
+            let registered = || filter.lines().iter().filter(|line| *line == "register 0").count() == 2;
+            eventually(format_args!("{setting} {way}register"), registered);
+            // A filter of version 2 is not asked about unknown commands.
+            assert_eq!(mta.ask("HELO again"), "CONTINUE", "{setting} {way}");
+            assert!(filter.connect().ask(OFFER).starts_with("OPTNEG"), "{setting} {way}");
+            assert_eq!(errors(&filter.lines()), 0, "{setting} {way}: {:?}", filter.lines());
+        }
+    }
+}
+
+/// A stop ahead of the run: smfi_main ends at once and leaves the socket as a stop during the run does.
+#[test]
+fn difference_stop_between_opensocket_and_main() {
+    let test = "difference_stop_between_opensocket_and_main";
+    let users: &[(&str, bool)] = if is_root() {
+        &[("note root", true), ("setuid 65534", false)]
+    } else {
+        skip(test, "root");
+        &[("note user", false)]
+    };
+    for setting in Setting::every_model().into_iter().chain(Setting::reference(test)) {
+        for &(user, stays) in users {
+            let steps = [user, "setconn $socket", "register", "opensocket", "stop", "main", "note over"];
+            let lines = complete_and_look(&setting, &start_steps(&steps), stays);
+            // The reference has closed its socket, whose file is in the way of another one.
+            let fails = setting.library.origin() == ctests::Origin::Reference && stays;
+            let expected = if fails { "main -1 errno set" } else { "main 0 errno 0" };
+            assert!(lines.iter().any(|line| line == expected), "{setting} {user}: {lines:?}");
+        }
+    }
+}
+
+/// Runs a plan to its end in a directory that every user may write to. Says whether the socket is there afterwards.
+fn complete_and_look(setting: &Setting, plan: &str, stays: bool) -> Vec<String> {
+    let mut filter = Filter::launch(setting, plan, shared_directory());
+    let status = filter.process().wait(PATIENCE);
+    assert!(status.is_some_and(|status| status.success()), "{setting}: {status:?} {:?}", filter.lines());
+    assert_eq!(filter.socket().exists(), stays, "{setting}: {:?}", filter.lines());
+    filter.lines()
 }

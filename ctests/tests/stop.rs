@@ -129,7 +129,7 @@ fn a_second_run_at_once_is_refused_and_the_first_still_stops() {
 #[test]
 fn a_stop_in_a_forked_child_is_not_the_parents() {
     for setting in ours() {
-        let mut filter = serving(&setting, "on helo stop-in-child\n");
+        let mut filter = serving(&setting, "on helo in-child stop\n");
         let mta = session(&filter, &["HELO h"]);
         let before = filter.process().cpu_ticks();
         std::thread::sleep(Duration::from_secs(1));

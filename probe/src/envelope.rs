@@ -3,6 +3,7 @@
 use std::fmt;
 
 use mail_parser::{Address, HeaderValue, Message, MessageParser};
+use milter_protocol::Escaped;
 
 /// An address of the envelope with the ESMTP arguments that came with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +41,8 @@ impl Mailbox {
 
 impl fmt::Display for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<{}>", self.address.escape_ascii())?;
-        self.arguments.iter().try_for_each(|argument| write!(f, " {}", argument.escape_ascii()))
+        write!(f, "<{}>", Escaped(&self.address))?;
+        self.arguments.iter().try_for_each(|argument| write!(f, " {}", Escaped(argument)))
     }
 }
 

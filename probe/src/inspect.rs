@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use milter_protocol::Stage;
+use milter_protocol::escape::EscapedJson;
+use milter_protocol::{Escaped, Stage};
 use serde_json::{Value, json};
 
 use crate::arguments::Inspect;
@@ -11,7 +12,6 @@ use crate::macros::MacroLists;
 use crate::mta::{Mta, Patience};
 use crate::negotiation::{COMMANDS, Negotiation, Treatment};
 use crate::palette::{FAINT, HEADING, Palette};
-use crate::report::clean;
 use crate::send::Error;
 use crate::session::Session;
 use crate::target::Target;
@@ -25,7 +25,7 @@ pub fn run(options: &Inspect) -> Result<ExitCode, Error> {
     let wishes = Wishes::new(&options.socket, options.mta, session.negotiation());
     let mut stdout = io::stdout().lock();
     let written = if options.json {
-        writeln!(stdout, "{:#}", wishes.json())
+        writeln!(stdout, "{}", EscapedJson(&format!("{:#}", wishes.json())))
     } else {
         wishes.write(&mut stdout, Palette::for_stream(&io::stdout()))
     };
@@ -87,7 +87,7 @@ impl<'a> Wishes<'a> {
         for StageWishes { name, treatment, macros, chosen } in stages {
             let macros = match &macros[..] {
                 [] => "-".to_owned(),
-                names => clean(names.join(" ").as_bytes()),
+                names => Escaped(names.join(" ").as_bytes()).to_string(),
             };
             let choice = if *chosen { " (the filter's choice)" } else { "" };
             let row = format!("{name:<18}{:<20}{macros}{choice}", treatment_name(*treatment));

@@ -41,6 +41,7 @@ pub mod negotiation;
 pub mod outcome;
 pub mod palette;
 pub mod ping;
+pub mod reason;
 pub mod replay;
 pub mod report;
 pub mod send;

@@ -8,6 +8,7 @@ use milter_probe::arguments::{Arguments, Task};
 use milter_probe::palette::{BAD, Palette};
 use milter_probe::ping::Health;
 use milter_probe::{inspect, load, ping, replay, send};
+use milter_protocol::escape::EscapedLines;
 
 fn main() -> ExitCode {
     let Arguments { task } = match Arguments::try_parse() {
@@ -32,7 +33,9 @@ fn main() -> ExitCode {
         }
     };
     ended.unwrap_or_else(|error| {
-        eprintln!("{} {error}", Palette::for_errors().paint(BAD, "milter-probe:"));
+        let text = error.to_string();
+        let name = Palette::for_errors().paint(BAD, "milter-probe:");
+        eprintln!("{name} {}", EscapedLines(text.as_bytes()));
         ExitCode::from(error.exit_status())
     })
 }

@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use milter_protocol::Escaped;
+
 use crate::arguments::Ping;
 use crate::failure::Failure;
 use crate::mta::Patience;
@@ -55,7 +57,7 @@ pub fn run(options: &Ping) -> ExitCode {
         },
     };
     // Whoever has closed the stream still gets the status.
-    let _ = writeln!(io::stdout(), "MILTER {health} - {text}");
+    let _ = writeln!(io::stdout(), "MILTER {health} - {}", Escaped(text.as_bytes()));
     health.into()
 }
 

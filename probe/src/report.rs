@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anstyle::Style;
 
+use milter_protocol::escape::EscapedLines;
+
 use crate::delivery::Change;
 use crate::diff::{self, Line};
 use crate::envelope::Envelope;
@@ -95,7 +97,7 @@ impl Report {
             stage_name(outcome.stage)
         ))?;
         self.row("reply to client", &clean(outcome.reply.to_string().as_bytes()))?;
-        outcome.remarks.iter().try_for_each(|remark| self.row("remark", remark))?;
+        outcome.remarks.iter().try_for_each(|remark| self.row("remark", &clean(remark.as_bytes())))?;
 
         let changes = &outcome.delivery.changes;
         if !changes.is_empty() {
@@ -267,18 +269,9 @@ fn text(header: &Header) -> String {
     clean(&text)
 }
 
-/// Text without control characters that could lead a terminal astray; line ends and tabs stay.
-pub(crate) fn clean(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\t' => out.push(character),
-            control if control.is_control() => out.extend(control.escape_default()),
-            other => out.push(other),
-        }
-    }
-    out
+/// Text that leads no terminal astray; line ends and tabs stay.
+fn clean(text: &[u8]) -> String {
+    EscapedLines(text).to_string()
 }
 
 #[cfg(test)]
@@ -287,6 +280,6 @@ mod tests {
 
     #[test]
     fn control_characters_are_shown_not_sent() {
-        assert_eq!(clean(b"a\x1b[31m\tb\r\n\xe4"), "a\\u{1b}[31m\tb\\r\n\u{fffd}");
+        assert_eq!(clean(b"a\x1b[31m\tb\r\n\xe4"), "a\\u{1b}[31m\tb\\r\n\\xe4");
     }
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use milter_protocol::escape::{EscapedJson, EscapedLines};
 
 use crate::arguments::Send;
 use crate::client::Client;
@@ -17,6 +18,7 @@ use crate::failure::Failure;
 use crate::mail::Mail;
 use crate::mta::Patience;
 use crate::outcome::{Fate, Outcome};
+use crate::reason::Reason;
 use crate::report::{Extent, Report};
 use crate::session::{Progress, Session};
 use crate::target::Target;
@@ -50,7 +52,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Filter(target, failure) => write!(f, "{target}: {failure}"),
-            Error::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Error::File(path, error) => write!(f, "{}: {}", path.display(), Reason(error)),
             Error::Usage(reason) => f.write_str(reason),
         }
     }
@@ -112,7 +114,7 @@ fn converse(options: &Send, texts: &[(&PathBuf, Vec<u8>)], report: &mut Report) 
         report.outcome(path, options.mta, &mail, &envelope, &outcome, extent).map_err(stdout)?;
         if options.json {
             let document = document(&options.connect, options.mta, path, &envelope, &outcome);
-            writeln!(io::stdout(), "{document}").map_err(stdout)?;
+            writeln!(io::stdout(), "{}", EscapedJson(&document.to_string())).map_err(stdout)?;
         }
         if let Some(output) = &options.output {
             write(output, &outcome)?;
@@ -146,7 +148,8 @@ pub(crate) fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
 /// Writes the resulting message, if there is one; says on standard error if there is none.
 fn write(path: &PathBuf, outcome: &Outcome) -> Result<(), Error> {
     if !outcome.is_delivered() {
-        eprintln!("milter-probe: no message to write, it was {}: {}", outcome.fate, outcome.reply);
+        let reply = outcome.reply.to_string();
+        eprintln!("milter-probe: no message to write, it was {}: {}", outcome.fate, EscapedLines(reply.as_bytes()));
         return Ok(());
     }
     let text = outcome.delivery.mail().render();

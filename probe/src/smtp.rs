@@ -3,6 +3,7 @@
 use std::fmt;
 
 use milter_protocol::CommandCode;
+use milter_protocol::escape::Quoted;
 
 use crate::macros::HOST;
 use crate::mta::Mta;
@@ -64,7 +65,7 @@ impl SmtpReply {
             (Mta::Sendmail, None) => return Ok(Self::rejected(mta, command)),
             (Mta::Sendmail, _) if has_lone_percent(text) => return Ok(Self::rejected(mta, command)),
             (Mta::Postfix, None) => {
-                return Err(format!("\"{}\" is no SMTP reply with a code of 4xx or 5xx", text.escape_ascii()));
+                return Err(format!("{} is no SMTP reply with a code of 4xx or 5xx", Quoted(text)));
             }
             _ => {}
         }
@@ -73,7 +74,7 @@ impl SmtpReply {
         let continued = others.iter().all(|line| line.get(3) == Some(&b'-'));
         let complete = same_code && continued && last.get(3).is_none_or(|&octet| octet == b' ');
         if mta == Mta::Postfix && !complete {
-            return Err(format!("\"{}\" is no well-formed SMTP reply", text.escape_ascii()));
+            return Err(format!("{} is no well-formed SMTP reply", Quoted(text)));
         }
         Ok(SmtpReply { lines: lines.into_iter().map(without_percents).collect() })
     }

@@ -1,5 +1,7 @@
 //! Recognising servers that are no filters by the first thing they say.
 
+use milter_protocol::Escaped;
+
 /// How they begin, and what they are.
 const KNOWN: [(&[u8], &str); 9] = [
     (b"HTTP/", "an HTTP server"),
@@ -24,7 +26,7 @@ pub fn kind(said: &[u8]) -> Option<&'static str> {
 /// The first line of what was said, cut to a reasonable length and made printable.
 pub fn quote(said: &[u8]) -> String {
     let line = said.split(|&octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or_default();
-    line[..line.len().min(SHOWN)].escape_ascii().to_string()
+    Escaped(&line[..line.len().min(SHOWN)]).to_string()
 }
 
 #[cfg(test)]
@@ -41,7 +43,7 @@ mod tests {
 
     #[test]
     fn quotes_are_one_printable_line() {
-        assert_eq!(quote(b"220 \x07 mail\r\n250 more"), "220 \\x07 mail");
+        assert_eq!(quote(b"220 \x07 mail\r\n250 more"), "220 \\u{7} mail");
         assert_eq!(quote(&[b'x'; 100]).len(), SHOWN);
         assert_eq!(quote(b""), "");
     }

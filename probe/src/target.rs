@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::reason::Reason;
 use crate::wire::Stream;
 
 /// The forms that [`Target::from_str`] accepts, for messages.
@@ -172,7 +173,7 @@ impl Target {
                 "connection refused; nobody listens on this port".to_owned()
             }
             (_, ErrorKind::TimedOut) => "the connection was not accepted in time".to_owned(),
-            _ => error.to_string(),
+            _ => Reason(error).to_string(),
         }
     }
 }

@@ -9,6 +9,7 @@ use milter_protocol::CommandCode;
 use milter_protocol::frame::{self, FrameError, Header};
 
 use crate::failure::Failure;
+use crate::reason::Reason;
 use crate::stranger;
 
 /// Largest reply taken from a filter, in octets of payload. Libraries send at most 1 MiB; text of another protocol
@@ -180,7 +181,7 @@ pub(crate) fn failure(error: &io::Error, stage: CommandCode, timeout: Duration) 
         // A socket's timeout shows as either of the two, depending on the system.
         ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::Timeout { stage, after: timeout },
         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::Closed { stage },
-        _ => Failure::Broken { stage, reason: error.to_string() },
+        _ => Failure::Broken { stage, reason: Reason(error).to_string() },
     }
 }
 

@@ -18,6 +18,7 @@ use super::log::{self, Level};
 use super::options::{OptionError, Options};
 use super::socket_file::Replace;
 use super::stop;
+use crate::sys::error::Reason;
 use crate::sys::process;
 use crate::sys::socket::DEFAULT_BACKLOG;
 
@@ -114,7 +115,7 @@ fn open(remove_stale: bool) -> Option<Vec<Listener>> {
             let shown = Escaped(connection.to_bytes());
             log::error(name, format_args!("Unable to create listening socket on conn {shown}: {error}"));
             for (_, listener) in opened {
-                let _ = listener.give_up().inspect_err(|error| useless(error));
+                let _ = listener.give_up().inspect_err(|error| useless(&Reason(error)));
             }
             process::set_errno(error.errno());
             return None;

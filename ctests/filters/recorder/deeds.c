@@ -227,15 +227,20 @@ static void step_child(struct scene *scene, const struct word *words, int count)
 		record("child failed");
 }
 
-/* smfi_stop in a child that has been forked in a callback. */
-static void step_stop_in_child(struct scene *scene, const struct word *words, int count)
+/* in-child STEP: in a child that is forked for it. */
+static void step_in_child(struct scene *scene, const struct word *words, int count)
 {
-	pid_t child = fork();
+	struct step step = { 0 };
+	pid_t child;
 	int status;
 
-	(void) scene, (void) words, (void) count;
+	if (count < 2)
+		fail("plan: in-child STEP");
+	step.count = count - 1;
+	memcpy(step.words, words + 1, (size_t) step.count * sizeof *words);
+	child = fork();
 	if (child == 0) {
-		smfi_stop();
+		step_run(&step, scene);
 		_exit(0);
 	}
 	if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
@@ -647,7 +652,7 @@ const struct named_action deeds[] = {
 	{ "note", step_note }, { "exit", step_exit }, { "crash", step_crash }, { "raise-if", step_raise_if },
 	{ "process", step_process }, { "print", step_print }, { "stack", step_stack },
 	{ "signals", step_signals }, { "threads", step_threads }, { "descriptors", step_descriptors },
-	{ "child", step_child }, { "stop-in-child", step_stop_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
+	{ "child", step_child }, { "in-child", step_in_child }, { "fork", step_fork }, { "supervise", step_supervise },
 	{ "copy", step_copy }, { "helper", step_helper }, { "ignore-children", step_ignore_children },
 	{ "stop-at-fork", step_stop_at_fork }, { "runtime", step_runtime }, { "in-runtime", step_in_runtime },
 	{ "block", step_block }, { "stop-on", step_stop_on }, { "signal-thread", step_signal_thread },

@@ -114,3 +114,13 @@ fn the_name_of_the_shared_object_is_a_parameter() {
         assert_eq!(soname(&target.join("debug/libmilter.so")).as_deref(), got);
     }
 }
+
+/// Messages have the system's words for an error and not the standard library's, which adds a number: the code that would
+/// do so is not even linked.
+#[test]
+fn no_error_is_formatted_by_the_standard_library() {
+    const WORDS: &[u8] = b" (os error ";
+    let library = std::fs::read(ctests::Library::ours().shared_object()).expect("the library is there");
+    let found = library.windows(WORDS.len()).any(|window| window == WORDS);
+    assert!(!found, "an io::Error is formatted as it is; format its Reason (src/sys/error.rs)");
+}

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use milter_protocol::escape::EscapedJson;
 
 pub use self::crowd::{Crowd, Ground};
 pub use self::plan::Plan;
@@ -43,7 +44,7 @@ pub fn command(options: &Load) -> Result<ExitCode, Error> {
     drop(bar);
     let mut stdout = io::stdout().lock();
     let written = if options.json {
-        writeln!(stdout, "{:#}", summary.json())
+        writeln!(stdout, "{}", EscapedJson(&format!("{:#}", summary.json())))
     } else {
         summary.write(&mut stdout, Palette::for_stream(&io::stdout()))
     };
