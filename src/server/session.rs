@@ -180,7 +180,7 @@ impl Step<'_> {
         context.debug(5, || {
             let state = self.core.engine.state();
             let wanted = CommandCode::from_letter(code).and_then(State::after).unwrap_or(state);
-            format!("cur {} new {} nextmask {:x}", state as u8, wanted as u8, state.successors())
+            format!("cur {:x} new {:x} nextmask {:x}", state as u8, wanted as u8, state.successors())
         });
         if let Some(observer) = context.observer() {
             observer.command(code, payload);
