@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use super::description::Description;
 use super::listener::OpenError;
 use crate::sys::descriptor;
-use crate::sys::file::Identity;
+use crate::sys::path::{Identity, Location, as_path};
 use crate::sys::process;
 use crate::sys::socket::{self, Bound};
 
@@ -82,9 +82,8 @@ fn is_at(number: RawFd, description: &Description) -> bool {
     match (description, bound) {
         (Description::Path(wanted), Bound::Path(path)) => {
             let same = |one: Identity, other: Identity| one.is_socket() && one == other;
-            *wanted == path
-                || Identity::of_path(wanted)
-                    .is_ok_and(|one| Identity::of_path(&path).is_ok_and(|other| same(one, other)))
+            let identity = |path| Location::find(as_path(path)).and_then(|location| location.identity());
+            *wanted == path || identity(wanted).is_ok_and(|one| identity(&path).is_ok_and(|other| same(one, other)))
         }
         (Description::Address(wanted), Bound::Address { address, dual_stack }) => {
             wanted.port() == address.port()

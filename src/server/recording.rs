@@ -16,7 +16,7 @@ use super::log::{self, Episode};
 use super::trace::rfc3339;
 use crate::sys::append::AppendFile;
 use crate::sys::error::Reason;
-use crate::sys::file::refuse_planted_links;
+use crate::sys::path::Directory;
 use crate::sys::process;
 
 /// Where sessions are recorded.
@@ -29,9 +29,7 @@ pub(super) struct Archive {
 impl Archive {
     /// Fails unless `directory` is one.
     pub(super) fn open(directory: &Path, filter: CString) -> io::Result<Self> {
-        // A directory whose own entry can be looked up can be entered.
-        std::fs::metadata(directory.join("."))?;
-        refuse_planted_links(&directory.join("record"))?;
+        Directory::open(directory)?.check_access()?;
         Ok(Archive { directory: directory.to_owned(), filter, trouble: Episode::new()? })
     }
 

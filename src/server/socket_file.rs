@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::listener::OpenError;
 use crate::sys::error::Reason;
-use crate::sys::file::{self, Identity, Staging};
+use crate::sys::path::{Identity, Location, Staging, as_path};
 use crate::sys::socket::{self, MAX_PATH, Place};
 use crate::sys::{accounts, process};
 
@@ -43,6 +43,7 @@ impl Wanted {
 /// The name of a socket of ours.
 pub(super) struct SocketFile {
     path: CString,
+    directory: Identity,
     identity: Identity,
     remove: Option<bool>,
 }
@@ -56,19 +57,21 @@ impl SocketFile {
         backlog: libc::c_int,
     ) -> Result<(OwnedFd, Self), OpenError> {
         let look = Look::new(wanted)?;
-        file::refuse_planted_links(file::as_path(path)).map_err(OpenError::because("cannot go there"))?;
+        let location = Location::find(as_path(path))?;
         match replace {
             Replace::Never => {}
-            Replace::Stale => remove_stale(path)?,
-            Replace::Always => remove_socket(path)?,
+            Replace::Stale => remove_stale(&location)?,
+            Replace::Always => remove_socket(&location)?,
         }
         let (socket, identity) = match (&look, replace) {
             (Look { mode: None, user: None, group: None }, Replace::Never | Replace::Always) => {
-                listen_at(path, backlog)?
+                listen_at(&location, backlog)?
             }
-            _ => listen_with(&look, path, backlog)?,
+            _ => listen_with(&look, &location, backlog)?,
         };
-        Ok((socket, SocketFile { path: path.to_owned(), identity, remove: wanted.remove }))
+        let file =
+            SocketFile { path: path.to_owned(), directory: location.directory(), identity, remove: wanted.remove };
+        Ok((socket, file))
     }
 
     /// Removes the name if it still is ours. Unless something else is wanted, root's stay, as filters started by root
@@ -79,17 +82,22 @@ impl SocketFile {
 
     /// Removes the name if it still is ours.
     pub(super) fn remove(&self) -> io::Result<()> {
-        remove_ours(&self.path, self.identity)
+        match Location::find(as_path(&self.path)) {
+            Ok(location) if location.directory() == self.directory => remove_ours(&location, self.identity),
+            // The directory is another one, or gone, or out of reach since the program changed its user or root directory.
+            // None was kept open: programs close all descriptors before smfi_main.
+            _ => Ok(()),
+        }
     }
 }
 
-fn remove_ours(path: &CStr, ours: Identity) -> io::Result<()> {
-    match Identity::of_path(path) {
-        Ok(identity) if identity == ours => match file::unlink(path) {
+fn remove_ours(location: &Location, ours: Identity) -> io::Result<()> {
+    match location.identity() {
+        Ok(identity) if identity == ours => match location.remove() {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         },
-        // Somebody else's, or gone, or out of reach since the program changed its root directory.
+        // Somebody else's, or gone.
         _ => Ok(()),
     }
 }
@@ -120,27 +128,27 @@ fn number(option: &str, name: &str, look_up: fn(&str) -> io::Result<Option<u32>>
         .ok_or_else(|| explain("there is no such account".into(), io::Error::from_raw_os_error(libc::EINVAL)))
 }
 
-fn listen_at(path: &CStr, backlog: libc::c_int) -> Result<(OwnedFd, Identity), OpenError> {
-    let socket = socket::bind(&Place::Path(path))?;
-    let identity = Identity::of_path(path)?;
+fn listen_at(location: &Location, backlog: libc::c_int) -> Result<(OwnedFd, Identity), OpenError> {
+    let socket = socket::bind(&Place::Path(location))?;
+    let identity = location.identity()?;
     if let Err(error) = socket::listen(socket.as_fd(), backlog) {
-        remove_ours(path, identity)?;
+        remove_ours(location, identity)?;
         return Err(error.into());
     }
     Ok((socket, identity))
 }
 
-fn listen_with(look: &Look, path: &CStr, backlog: libc::c_int) -> Result<(OwnedFd, Identity), OpenError> {
-    let staging = stage(path)?;
+fn listen_with(look: &Look, location: &Location, backlog: libc::c_int) -> Result<(OwnedFd, Identity), OpenError> {
+    let staging = stage(location)?;
     let outcome = (|| {
-        let (socket, identity) = listen_at(staging.path(), backlog)?;
+        let (socket, identity) = listen_at(staging.inside(), backlog)?;
         if let Some(mode) = look.mode {
             staging.set_mode(mode).map_err(OpenError::because("cannot set its mode"))?;
         }
         if look.user.is_some() || look.group.is_some() {
             staging.set_owner(look.user, look.group).map_err(OpenError::because("cannot give it to its owner"))?;
         }
-        staging.put(path).map_err(|error| match error.kind() {
+        staging.put().map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => io::Error::from_raw_os_error(libc::EADDRINUSE).into(),
             _ => OpenError::because("cannot put it to its place")(error),
         })?;
@@ -148,14 +156,14 @@ fn listen_with(look: &Look, path: &CStr, backlog: libc::c_int) -> Result<(OwnedF
     })();
     if outcome.is_err() {
         // There may be nothing to remove.
-        let _ = staging.remove();
+        let _ = staging.inside().remove();
     }
     outcome
 }
 
-fn stage(path: &CStr) -> Result<Staging, OpenError> {
-    let staging = Staging::beside(path).map_err(OpenError::because("cannot make a directory beside it"))?;
-    let (len, staged) = (path.count_bytes(), staging.path().count_bytes());
+fn stage(location: &Location) -> Result<Staging<'_>, OpenError> {
+    let staging = Staging::beside(location).map_err(OpenError::because("cannot make a directory beside it"))?;
+    let (len, staged) = (location.path().count_bytes(), staging.inside().path().count_bytes());
     if staged <= MAX_PATH {
         return Ok(staging);
     }
@@ -164,42 +172,40 @@ fn stage(path: &CStr) -> Result<Staging, OpenError> {
     Err(OpenError::new(text, io::Error::from_raw_os_error(libc::ENAMETOOLONG)))
 }
 
-/// Makes way for a socket, by removing any other one.
-fn remove_socket(path: &CStr) -> Result<(), OpenError> {
-    if find_socket(path)? { Ok(file::unlink(path)?) } else { Ok(()) }
+/// Makes way for a socket, by removing any other one, or a link to one, and never what that leads to.
+fn remove_socket(location: &Location) -> Result<(), OpenError> {
+    if location.is_link_to_socket() || find_socket(location)? { Ok(location.remove()?) } else { Ok(()) }
 }
 
 /// Makes way for a socket, by removing one that nobody listens on.
-fn remove_stale(path: &CStr) -> Result<(), OpenError> {
-    if !find_socket(path)? {
+fn remove_stale(location: &Location) -> Result<(), OpenError> {
+    if !find_socket(location)? {
         return Ok(());
     }
-    refuse_live(path)?;
-    take_away_stale(path)
+    refuse_live(location)?;
+    take_away_stale(location)
 }
 
 /// Removes a socket that seemed to be stale.
 ///
 /// Another filter that starts may have done the same, and put its own socket there meanwhile. So what is there is taken
 /// away first, and looked at again where nobody else can reach it.
-fn take_away_stale(path: &CStr) -> Result<(), OpenError> {
-    let staging = stage(path)?;
-    match staging.take(path) {
+fn take_away_stale(location: &Location) -> Result<(), OpenError> {
+    let staging = stage(location)?;
+    match staging.take() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         taken => taken.map_err(OpenError::because("cannot take the old one away"))?,
     }
-    let outcome = find_socket(staging.path()).and_then(|_| refuse_live(staging.path()));
+    let outcome = find_socket(staging.inside()).and_then(|_| refuse_live(staging.inside()));
     match outcome {
-        Ok(()) => Ok(staging.remove()?),
-        Err(refusal) => {
-            staging.put(path).map_err(OpenError::because("cannot put back what is there")).and(Err(refusal))
-        }
+        Ok(()) => Ok(staging.inside().remove()?),
+        Err(refusal) => staging.put().map_err(OpenError::because("cannot put back what is there")).and(Err(refusal)),
     }
 }
 
 /// Whether there is a socket; what is something else is an error.
-fn find_socket(path: &CStr) -> Result<bool, OpenError> {
-    match Identity::of_path(path) {
+fn find_socket(location: &Location) -> Result<bool, OpenError> {
+    match location.identity() {
         Ok(identity) if identity.is_socket() => Ok(true),
         Ok(_) => {
             let cause = io::Error::from_raw_os_error(libc::EEXIST);
@@ -210,8 +216,8 @@ fn find_socket(path: &CStr) -> Result<bool, OpenError> {
     }
 }
 
-fn refuse_live(path: &CStr) -> Result<(), OpenError> {
-    match socket::is_answered(path) {
+fn refuse_live(location: &Location) -> Result<(), OpenError> {
+    match socket::is_answered(location) {
         Ok(false) => Ok(()),
         Ok(true) => {
             let cause = io::Error::from_raw_os_error(libc::EADDRINUSE);
@@ -223,7 +229,6 @@ fn refuse_live(path: &CStr) -> Result<(), OpenError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::PathBuf;
     use std::sync::Barrier;
@@ -244,8 +249,8 @@ mod tests {
             self.0.join("s")
         }
 
-        fn name(&self) -> CString {
-            CString::new(self.path().as_os_str().as_bytes()).unwrap()
+        fn location(&self) -> Location {
+            Location::find(&self.path()).unwrap()
         }
 
         fn assert_answers_and_is_clean(&self) {
@@ -264,14 +269,14 @@ mod tests {
     #[test]
     fn a_race_for_a_stale_socket() {
         let room = Room::new("race");
-        let name = room.name();
+        let location = room.location();
         for round in 0..50 {
             // Never a listener: a process that another test forks would listen on until it becomes its program.
-            drop(socket::bind(&Place::Path(&name)).unwrap());
+            drop(socket::bind(&Place::Path(&location)).unwrap());
             let barrier = Barrier::new(2);
             let listen = || {
                 barrier.wait();
-                SocketFile::listen(&name, &Wanted::NOTHING, Replace::Stale, 5)
+                SocketFile::listen(location.path(), &Wanted::NOTHING, Replace::Stale, 5)
             };
             let outcomes = std::thread::scope(|scope| {
                 let other = scope.spawn(listen);
@@ -287,7 +292,7 @@ mod tests {
     fn a_socket_that_is_not_stale_any_more_stays() {
         let room = Room::new("alive");
         let _live = UnixListener::bind(room.path()).unwrap();
-        let error = take_away_stale(&room.name()).unwrap_err();
+        let error = take_away_stale(&room.location()).unwrap_err();
         assert_eq!(error.to_string(), "somebody listens there already");
         room.assert_answers_and_is_clean();
     }

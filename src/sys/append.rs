@@ -3,14 +3,15 @@
 //! What is there already may have been put there by somebody else: links are not followed, and a file counts only if it
 //! is ours and has no other name.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use super::descriptor::{above_stdio, duplicate_raw};
-use super::{file, process};
+use super::descriptor::duplicate_raw;
+use super::path::{Identity, Location, start};
+use super::process;
 
 /// A file, a FIFO or a stream that is only written to, at its end.
 pub(crate) struct AppendFile(File);
@@ -19,23 +20,25 @@ impl AppendFile {
     /// Opens a regular file, which is made if it is missing, or a FIFO. Writing to a FIFO does not wait. The first octets
     /// of a file, up to so many, have to be as they should be.
     pub(crate) fn open(path: &Path, octets: u64, is_right: impl FnOnce(&[u8]) -> bool) -> io::Result<Self> {
-        let opened = Self::open_with(OpenOptions::new().create(true), path)?;
-        if opened.0.metadata()?.is_file() && !file::is_free_or(path, octets, is_right)? {
-            return refused("there is something else in it");
+        let location = Location::find(path)?;
+        let opened = Self::open_with(libc::O_CREAT, &location)?;
+        if opened.0.metadata()?.is_file() {
+            let readable = location.open_to_read()?;
+            let is_same = Identity::of(readable.as_fd())? == Identity::of(opened.as_fd())?;
+            if !(is_same && is_right(&start(readable, octets)?)) {
+                return refused("there is something else in it");
+            }
         }
         Ok(opened)
     }
 
     /// Makes a regular file, where there must be nothing.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        Self::open_with(OpenOptions::new().create_new(true), path)
+        Self::open_with(libc::O_CREAT | libc::O_EXCL, &Location::find(path)?)
     }
 
-    fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<Self> {
-        file::refuse_planted_links(path)?;
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = options.append(true).mode(0o600).custom_flags(flags).open(path)?;
-        let file = File::from(above_stdio(file.into())?);
+    fn open_with(flags: libc::c_int, location: &Location) -> io::Result<Self> {
+        let file = location.open(flags | libc::O_WRONLY | libc::O_APPEND | libc::O_NONBLOCK | libc::O_NOCTTY, 0o600)?;
         let status = file.metadata()?;
         let kind = status.file_type();
         if !kind.is_file() && !kind.is_fifo() {
@@ -57,9 +60,8 @@ impl AppendFile {
 
     /// Whether this is what is at `path` now.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
-        let identity = |status: Metadata| (status.dev(), status.ino());
-        let there = std::fs::symlink_metadata(path).map(identity);
-        there.is_ok_and(|there| self.0.metadata().is_ok_and(|here| identity(here) == there))
+        let there = Location::find(path).and_then(|location| location.identity());
+        there.is_ok_and(|there| Identity::of(self.0.as_fd()).is_ok_and(|here| here == there))
     }
 
     /// Appends some of the octets, and says how many.

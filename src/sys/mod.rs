@@ -16,10 +16,10 @@ mod direct;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
 pub(crate) mod error;
-pub(crate) mod file;
 pub(crate) mod fork_mark;
 pub(crate) mod memory;
 pub(crate) mod names;
+pub(crate) mod path;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod shared;

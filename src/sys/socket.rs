@@ -7,12 +7,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::descriptor::{number, own};
+use super::path::Location;
 use super::{check, check_len, direct};
 
 /// Where to listen.
 pub(crate) enum Place<'a> {
     /// A path in the file system.
-    Path(&'a CStr),
+    Path(&'a Location),
     /// An IPv4 or IPv6 address and port.
     Address(SocketAddr),
 }
@@ -30,9 +31,9 @@ pub(crate) const DEFAULT_BACKLOG: libc::c_int = libc::SOMAXCONN;
 /// Makes a stream socket and binds it. Names in the file system get the mode that the umask leaves.
 pub(crate) fn bind(place: &Place<'_>) -> io::Result<OwnedFd> {
     match place {
-        Place::Path(path) => {
+        Place::Path(location) => {
             let socket = stream(libc::AF_UNIX)?;
-            bind_to(&socket, &local_address(path)?)?;
+            bind_to(&socket, &local_address(&location.address())?)?;
             Ok(socket)
         }
         Place::Address(SocketAddr::V4(wanted)) => {
@@ -75,9 +76,9 @@ fn local_address(path: &CStr) -> io::Result<libc::sockaddr_un> {
     Ok(address)
 }
 
-/// Whether somebody listens on the stream socket at `path`, found by connecting.
-pub(crate) fn is_answered(path: &CStr) -> io::Result<bool> {
-    let address = local_address(path)?;
+/// Whether somebody listens on the stream socket there, found by connecting.
+pub(crate) fn is_answered(location: &Location) -> io::Result<bool> {
+    let address = local_address(&location.address())?;
     let socket = stream(libc::AF_UNIX)?;
     // A full backlog is an answer, too: nothing to wait for.
     super::descriptor::set_blocking(socket.as_fd(), false)?;

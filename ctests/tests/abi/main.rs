@@ -8,6 +8,7 @@ mod libsm;
 mod link;
 mod manual;
 mod options;
+mod paths;
 mod reference;
 mod styles;
 mod symbols;

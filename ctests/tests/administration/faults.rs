@@ -1,25 +1,25 @@
 //! What fails around a filter: disks, readers, descriptors, the clock. Mail goes on in each case, and one line says so. And
-//! what may not be used at all: the environment of set-uid programs, and links that anybody may have put there.
+//! what may not be used at all: the environment of set-uid programs.
 
 use std::{
     collections::BTreeSet,
     fs,
     io::{Read, Write},
     os::unix::{
-        fs::{OpenOptionsExt, PermissionsExt, lchown, symlink},
+        fs::{OpenOptionsExt, PermissionsExt},
         net::UnixStream,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ctests::{Filter, MtaConnection, Setting, Surroundings, TempDir, eventually, is_root, skip, stage};
 
 use rustix::fs::OFlags;
 
-use crate::{LIMIT, OFFER, OPENINGS, assert_negotiates, launch, patiently, refusal, serving, stop};
+use crate::{LIMIT, OFFER, OPENINGS, assert_negotiates, greet, patiently, serving, stop};
 
 /// The options that write, each with a name for what it writes, and how the log begins to say that it cannot.
 const WRITERS: [(&str, &str, &str); 3] = [
@@ -27,18 +27,6 @@ const WRITERS: [(&str, &str, &str); 3] = [
     ("record", "", "cannot record into"),
     ("metrics", "/metrics.prom", "cannot write the metrics"),
 ];
-
-/// A session of a few commands; says how long it takes from its end until the filter has hung up.
-fn greet(filter: &Filter) -> Duration {
-    let mut mta = patiently(filter.socket().as_path());
-    assert!(mta.ask(OFFER).starts_with("OPTNEG"));
-    for command in ["CONNECT h unknown", "HELO h", "MAIL <a>", "RCPT <b>"] {
-        assert_eq!(mta.ask(command), "CONTINUE");
-    }
-    let start = Instant::now();
-    assert_eq!(mta.ask("QUIT"), "EOF");
-    start.elapsed()
-}
 
 /// How many log messages have this in them.
 fn told(filter: &Filter, part: &str) -> usize {
@@ -326,43 +314,4 @@ fn session(filter: &Filter) -> MtaConnection {
     let mut mta = patiently(filter.socket().as_path());
     assert!(mta.ask(OFFER).starts_with("OPTNEG"));
     mta
-}
-
-/// In a directory that everybody may write to, anybody may have put a link to anywhere.
-#[test]
-fn planted_links_are_not_followed() {
-    let [shared, private, victim] = [TempDir::new(), TempDir::new(), TempDir::new()];
-    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o1777)).expect("our own directory");
-    let [planted, detour, own] = [shared.join("planted"), private.join("detour"), private.join("own")];
-    let exposed = shared.join("exposed");
-    symlink(victim.path(), &planted).expect("our own directory");
-    if !is_root() {
-        return skip("planted_links_are_not_followed", "root, to make a link of somebody else");
-    }
-    lchown(&planted, Some(1), Some(1)).expect("root may give links away");
-    symlink(&planted, &detour).expect("our own directory");
-    symlink(victim.path(), &own).expect("our own directory");
-    symlink(victim.path(), &exposed).expect("our own directory");
-    let uses = ["trace=$/trace", "record=$", "metrics=$/metrics", "metrics=unix:$/metrics", "listen=unix:$/socket"];
-    let through = |link: &Path, option: &str| option.replace('$', link.to_str().expect("a path of ours"));
-    for option in uses {
-        for link in [&planted, &detour] {
-            let line = refusal(&through(link, option), OPENINGS[0], TempDir::new());
-            let reason =
-                format!("{} is somebody else's link in a directory that everybody may write to", planted.display());
-            assert!(line.contains(&reason), "{option}: {line}");
-            assert_eq!(fs::read_dir(victim.path()).expect("our own directory").count(), 0, "{option}");
-        }
-        // A link of the administrator's, wherever it is.
-        for link in [&own, &exposed] {
-            let mut filter = launch(&Setting::ours(), &through(link, option), OPENINGS[0], TempDir::new());
-            filter.wait_for("note opened");
-            greet(&filter);
-            assert!(fs::read_dir(victim.path()).expect("our own directory").count() > 0, "{option}");
-            stop(&mut filter);
-            for entry in fs::read_dir(victim.path()).expect("our own directory").flatten() {
-                fs::remove_file(entry.path()).expect("our own file");
-            }
-        }
-    }
 }

@@ -4,6 +4,7 @@ mod activation;
 mod faults;
 mod hints;
 mod limits;
+mod links;
 mod listeners;
 mod metrics;
 mod notification;
@@ -16,7 +17,7 @@ mod trace;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ctests::{Filter, MtaConnection, Setting, Signal, Surroundings, TempDir};
@@ -48,6 +49,18 @@ fn patiently(path: &Path) -> MtaConnection {
 
 fn assert_negotiates(mut mta: MtaConnection) {
     assert!(mta.ask(OFFER).starts_with("OPTNEG"));
+}
+
+/// A session of a few commands; says how long it takes from its end until the filter has hung up.
+fn greet(filter: &Filter) -> Duration {
+    let mut mta = patiently(filter.socket().as_path());
+    assert!(mta.ask(OFFER).starts_with("OPTNEG"));
+    for command in ["CONNECT h unknown", "HELO h", "MAIL <a>", "RCPT <b>"] {
+        assert_eq!(mta.ask(command), "CONTINUE");
+    }
+    let start = Instant::now();
+    assert_eq!(mta.ask("QUIT"), "EOF");
+    start.elapsed()
 }
 
 /// Passes a message to a filter as Postfix would.

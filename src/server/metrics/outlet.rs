@@ -20,7 +20,7 @@ use crate::server::log::{self, Episode};
 use crate::server::service::Server;
 use crate::server::socket_file::{Replace, SocketFile, Wanted};
 use crate::sys::error::Reason;
-use crate::sys::file::{self, Staging};
+use crate::sys::path::{self, Location, Staging, as_path};
 use crate::sys::poll::{self, Interest};
 use crate::sys::signal::Mask;
 use crate::sys::socket;
@@ -88,7 +88,7 @@ impl Outlet {
                 match replace(path, &heading(filter)) {
                     // There may be room again later, and mail does not wait for that. Nor does it for another filter's
                     // file to go, which may be that of this one under the name that it had before.
-                    Err(error) if file::is_full(&error) => {}
+                    Err(error) if path::is_full(&error) => {}
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_of_some_filter(path) => {}
                     replaced => replaced?,
                 }
@@ -189,20 +189,22 @@ fn update(path: &CStr, shown: &mut Option<Shown>, text: String) -> io::Result<()
 /// stays.
 fn replace(path: &CStr, text: &str) -> io::Result<()> {
     let heading = text.split_inclusive('\n').next().unwrap_or_default().as_bytes();
-    file::refuse_planted_links(file::as_path(path))?;
-    if !file::is_free_or(file::as_path(path), heading.len() as u64, |start| start == heading)? {
+    let location = Location::find(as_path(path))?;
+    if !location.is_free_or(heading.len() as u64, |start| start == heading)? {
         let what = "there is something that is not ours; remove it, or give each filter a file of its own";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
     }
-    let staging = Staging::beside(path)?;
+    let staging = Staging::beside(&location)?;
     staging.write(text.as_bytes())?;
-    let placed = staging.set_mode(0o644).and_then(|()| staging.replace(path));
-    placed.inspect_err(|_| drop(staging.remove()))
+    let placed = staging.set_mode(0o644).and_then(|()| staging.replace());
+    placed.inspect_err(|_| drop(staging.inside().remove()))
 }
 
 fn is_of_some_filter(path: &CStr) -> bool {
     let begins = |start: &[u8]| start == HEADING.as_bytes();
-    file::is_free_or(file::as_path(path), HEADING.len() as u64, begins).unwrap_or(false)
+    Location::find(as_path(path))
+        .and_then(|location| location.is_free_or(HEADING.len() as u64, begins))
+        .unwrap_or(false)
 }
 
 /// Answers one who has connected: over HTTP if that is how he asks, otherwise with the bare text.

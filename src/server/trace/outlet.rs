@@ -17,7 +17,7 @@ use super::{START_LENGTH, is_start};
 use crate::server::log::{self, Episode, Level};
 use crate::sys::append::AppendFile;
 use crate::sys::error::Reason;
-use crate::sys::file;
+use crate::sys::path;
 use crate::sys::poll::{self, Interest};
 use crate::sys::signal::Mask;
 use crate::sys::{process, syslog, thread};
@@ -67,7 +67,7 @@ impl Outlet {
         let file = match &target {
             Target::Path(path) => match open(path) {
                 // A FIFO that nobody reads yet, or a disk that may have room again later.
-                Err(error) if error.raw_os_error() == Some(libc::ENXIO) || file::is_full(&error) => None,
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) || path::is_full(&error) => None,
                 opened => Some(opened?),
             },
             Target::Stderr => Some(AppendFile::stream(libc::STDERR_FILENO)?),
