@@ -139,8 +139,8 @@ impl Descriptor {
         };
         let on_envelope = |envelope: Option<OnEnvelope>, arguments: &mut Arguments<'_>| {
             let envelope = envelope?;
-            let Ok(mut vector) = argument_vector(arguments) else { return refuse(kind) };
-            let arguments = vector.as_mut_ptr();
+            let (mut few, mut many) = ([ptr::null_mut(); FEW_ARGUMENTS], Vec::new());
+            let Ok(arguments) = argument_vector(arguments, &mut few, &mut many) else { return refuse(kind) };
             // SAFETY: as below.
             Some(call(move || unsafe { envelope(ctx, arguments) }))
         };
@@ -257,13 +257,27 @@ fn c_string(bytes: &mut [u8]) -> *mut c_char {
     bytes.as_mut_ptr().cast()
 }
 
-/// The strings of an envelope command, followed by NULL.
-fn argument_vector(arguments: &mut Arguments<'_>) -> Result<Vec<*mut c_char>, TryReserveError> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(arguments.count() + 1)?;
-    vector.extend(arguments.bytes().split_inclusive_mut(|&octet| octet == 0).map(c_string));
-    vector.push(ptr::null_mut());
-    Ok(vector)
+/// So many strings of an envelope command, and the NULL behind them, need no memory: an address and what ESMTP usually
+/// adds to it.
+const FEW_ARGUMENTS: usize = 8;
+
+/// The strings of an envelope command, followed by NULL, in `few` or in `many`.
+fn argument_vector(
+    arguments: &mut Arguments<'_>,
+    few: &mut [*mut c_char; FEW_ARGUMENTS],
+    many: &mut Vec<*mut c_char>,
+) -> Result<*mut *mut c_char, TryReserveError> {
+    let len = arguments.count() + 1;
+    let vector = if len <= few.len() {
+        &mut few[..]
+    } else {
+        many.try_reserve_exact(len)?;
+        many.resize(len, ptr::null_mut());
+        &mut many[..]
+    };
+    let strings = arguments.bytes().split_inclusive_mut(|&byte| byte == 0).map(c_string);
+    vector.iter_mut().zip(strings).for_each(|(place, string)| *place = string);
+    Ok(vector.as_mut_ptr())
 }
 
 /// A client's address for xxfi_connect, with room for any family: filters copy it as a whole.

@@ -210,14 +210,18 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What waiting has come to. Where the system could not wait, because it lacks memory, say, nothing has happened: then the
 /// operator is told, and it takes [`PAUSE`], so that whoever waits again and again does not spin.
 pub(crate) fn wait_out<V: Service, T: Default>(service: &V, outcome: io::Result<T>) -> io::Result<T> {
-    outcome.or_else(|error| {
-        if !poll::is_transient(&error) {
-            return Err(error);
-        }
-        service.trouble("wait for events", &error);
+    outcome.or_else(|error| if pause_after(service, &error) { Ok(T::default()) } else { Err(error) })
+}
+
+/// Whether waiting, which has failed with this error, may be tried again; then the pause has been made.
+#[cold]
+fn pause_after<V: Service>(service: &V, error: &io::Error) -> bool {
+    let is_transient = poll::is_transient(error);
+    if is_transient {
+        service.trouble("wait for events", error);
         std::thread::sleep(PAUSE);
-        Ok(T::default())
-    })
+    }
+    is_transient
 }
 
 /// How often in a row waiting for a session may fail.

@@ -31,7 +31,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::habits::Habit;
 use self::state::{DISSOLVE, Done, Errands, Job, LISTENERS, NUDGE, State, Then, Turn};
-use super::{Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, sooner, start_thread, wait_out};
+use super::{
+    Admission, Model, Next, PAUSE, Pace, RETIREMENT, Service, Session, pause_after, sooner, start_thread, wait_out,
+};
 use crate::sys::epoll::{Epoll, Events};
 use crate::sys::poll::{self, Interest};
 use crate::sys::process;
@@ -222,14 +224,16 @@ impl<V: Service> Shared<V> {
         drop(state);
         let turn = self.service.turn();
         let limit = if wait { sooner(turn, sooner(silence, strangeness)) } else { Some(Duration::ZERO) };
-        let events = wait_out(&*self.service, self.epoll.wait(events, limit).map(Some))
-            .inspect_err(|error| self.service.broken(error));
+        let events = self.epoll.wait(events, limit);
+        let lost = events.as_ref().err().filter(|error| !pause_after(&*self.service, error));
+        let is_deaf = lost.inspect(|error| self.service.broken(error)).is_some();
         let now = Instant::now();
         let mut state = self.state.lock();
         state.end_poll();
         match events {
-            Ok(events) => events.into_iter().flatten().for_each(|event| state.note(event.token, event.hang_up)),
-            Err(_) => state.go_deaf(now),
+            Ok(events) => events.for_each(|event| state.note(event.token, event.hang_up)),
+            Err(_) if is_deaf => state.go_deaf(now),
+            Err(_) => {}
         }
         if let Some(timeout) = timeout {
             state.expire(now, timeout);

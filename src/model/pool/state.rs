@@ -230,6 +230,7 @@ impl<S: Session> State<S> {
     }
 
     /// Has sessions expire that have been silent for too long.
+    #[inline]
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration) {
         while let Some((token, session)) = self.slots.claim_silent(now, timeout) {
             self.begin(&session);
