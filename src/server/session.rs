@@ -64,7 +64,7 @@ impl model::Session for Session {
 
     fn fail(&mut self, error: &io::Error, pace: &mut dyn Pace) -> Next {
         self.guarded(&mut Vec::new(), pace, |step| {
-            step.report(format_args!("cannot wait for the MTA: {error}"));
+            step.report(format_args!("cannot wait for the MTA: {}", Reason(error)));
             step.disconnect(ReadEnd::Error)
         })
     }
