@@ -496,3 +496,14 @@ fn complete_and_look(setting: &Setting, plan: &str, stays: bool) -> Vec<String> 
     assert_eq!(filter.socket().exists(), stays, "{setting}: {:?}", filter.lines());
     filter.lines()
 }
+
+/// A line of the log is one line of visible text, whatever the names in it are.
+#[test]
+fn names_cannot_change_what_the_log_shows() {
+    let plan = "name \"f\\x1b[2J\\n\\xe2\\x80\\xae\"\nstart setconn \"inet:1@h\\x0d\\xe2\\x80\\xae\"\nstart register\nstart opensocket\n";
+    let lines = complete(&Setting::ours(), plan);
+    let error = lines.iter().find(|line| line.starts_with("log 3 ")).expect("no such host");
+    // The record escapes backslashes.
+    assert!(error.contains(r"f\\u{1b}[2J\\n\\u{202e}: Unable to create"), "{error}");
+    assert!(error.contains(r"unknown host name h\\r\\u{202e}"), "{error}");
+}

@@ -61,7 +61,7 @@ fn a_slow_callback_is_told_once_and_when_it_returns() {
         assert!(started.starts_with("log 4 "), "{started}");
         assert!(returned.contains("recorder: [2] xxfi_envfrom has returned after "), "{returned}");
         let [started, returned] = about("[3]")[..] else { panic!("{setting}: {lines:?}") };
-        assert!(started.contains(r"xxfi_envfrom for message 4\\x1b2 has been running for "), "{started}");
+        assert!(started.contains(r"xxfi_envfrom for message 4\\u{1b}2 has been running for "), "{started}");
         assert!(returned.contains("xxfi_envfrom has returned after "), "{returned}");
         stop(&mut filter);
     }

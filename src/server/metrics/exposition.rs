@@ -111,3 +111,15 @@ impl Page {
         let _ = writeln!(self.text, "{line}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_in_their_label() {
+        let name = c"a\"\\\n\x1b\xe4\u{202e}";
+        assert_eq!(label(name), r#"a\"\\\\n\\u{1b}\\xe4\\u{202e}"#);
+        assert_eq!(heading(c"\x1b"), "# Numbers about the filter \\\\u{1b}.\n");
+    }
+}
