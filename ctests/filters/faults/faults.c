@@ -39,13 +39,13 @@
 /* Every call that can fail, by the name that the test knows it by. The first stands for all that allocate. */
 #define EVERY_CALL(X) \
 	X(alloc) X(accept) X(accept4) X(bind) X(close) X(connect) X(epoll_create1) X(epoll_ctl) \
-	X(epoll_wait) X(eventfd) X(fchmodat) X(fchownat) X(fcntl) X(fork) X(fstat) X(futex) X(getcwd) \
-	X(getrandom) X(getsockname) X(getsockopt) X(linkat) X(listen) X(lseek) X(lstat) X(madvise) \
-	X(mkdtemp) X(mmap) X(munmap) X(open) X(openat) X(pidfd_open) X(pipe) X(pipe2) X(poll) \
-	X(pthread_create) X(pthread_sigmask) X(read) X(read_file) X(readlink) X(realpath) X(recv) X(recvmsg) \
-	X(renameat) X(rmdir) X(sched_getaffinity) X(send) X(sendmsg) X(sendto) X(setsockopt) X(shutdown) \
+	X(epoll_wait) X(eventfd) X(fchmodat) X(fchownat) X(fcntl) X(fork) X(fstat) X(fstatat) X(futex) X(getcwd) \
+	X(getrandom) X(getsockname) X(getsockopt) X(linkat) X(listen) X(lseek) X(madvise) \
+	X(mkdirat) X(mmap) X(munmap) X(open) X(openat) X(pidfd_open) X(pipe) X(pipe2) X(poll) \
+	X(pthread_create) X(pthread_sigmask) X(read) X(read_file) X(readlink) X(readlinkat) X(realpath) X(recv) \
+	X(recvmsg) X(renameat) X(sched_getaffinity) X(send) X(sendmsg) X(sendto) X(setsockopt) X(shutdown) \
 	X(sigaction) X(sigwait) X(socket) X(socketpair) X(stat) X(statx) X(timerfd_create) \
-	X(timerfd_settime) X(unlink) X(unlinkat) X(waitid) X(write) X(write_file) X(writev) X(writev_file)
+	X(timerfd_settime) X(unlinkat) X(waitid) X(write) X(write_file) X(writev) X(writev_file)
 
 enum call_number {
 #define NUMBER(name) CALL_##name,
@@ -230,6 +230,8 @@ WRAP(fchownat, -1, int, fchownat, (int fd, const char *path, uid_t u, gid_t g, i
 WRAP(fork, -1, pid_t, fork, (void), ())
 WRAP(fstat, -1, int, fstat, (int fd, struct stat *status), (fd, status))
 WRAP(fstat, -1, int, fstat64, (int fd, struct stat64 *status), (fd, status))
+WRAP(fstatat, -1, int, fstatat, (int fd, const char *restrict path, struct stat *restrict status, int flags),
+    (fd, path, status, flags))
 WRAP(getcwd, NULL, char *, getcwd, (char *path, size_t size), (path, size))
 WRAP(getrandom, -1, ssize_t, getrandom, (void *data, size_t size, unsigned int flags), (data, size, flags))
 WRAP(getsockname, -1, int, getsockname, (int fd, struct sockaddr *restrict a, socklen_t *restrict l), (fd, a, l))
@@ -238,10 +240,8 @@ WRAP(getsockopt, -1, int, getsockopt, (int fd, int level, int name, void *restri
 WRAP(linkat, -1, int, linkat, (int old, const char *from, int new, const char *to, int f), (old, from, new, to, f))
 WRAP(listen, -1, int, listen, (int fd, int backlog), (fd, backlog))
 WRAP(lseek, -1, off64_t, lseek64, (int fd, off64_t offset, int whence), (fd, offset, whence))
-WRAP(lstat, -1, int, lstat, (const char *restrict path, struct stat *restrict status), (path, status))
-WRAP(lstat, -1, int, lstat64, (const char *restrict path, struct stat64 *restrict status), (path, status))
 WRAP(madvise, -1, int, madvise, (void *at, size_t size, int advice), (at, size, advice))
-WRAP(mkdtemp, NULL, char *, mkdtemp, (char *path), (path))
+WRAP(mkdirat, -1, int, mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode))
 WRAP(mmap, MAP_FAILED, void *, mmap, (void *at, size_t size, int prot, int flags, int fd, off_t offset),
     (at, size, prot, flags, fd, offset))
 WRAP(mmap, MAP_FAILED, void *, mmap64, (void *at, size_t size, int prot, int flags, int fd, off64_t offset),
@@ -255,10 +255,11 @@ WRAP(pthread_create, errno, int, pthread_create, (pthread_t *restrict thread, co
 WRAP(pthread_sigmask, errno, int, pthread_sigmask, (int how, const sigset_t *restrict set, sigset_t *restrict old),
     (how, set, old))
 WRAP(readlink, -1, ssize_t, readlink, (const char *restrict path, char *restrict data, size_t size), (path, data, size))
+WRAP(readlinkat, -1, ssize_t, readlinkat, (int fd, const char *restrict path, char *restrict to, size_t size),
+    (fd, path, to, size))
 WRAP(realpath, NULL, char *, realpath, (const char *restrict path, char *restrict result), (path, result))
 WRAP(recvmsg, -1, ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
 WRAP(renameat, -1, int, renameat, (int old, const char *from, int new, const char *to), (old, from, new, to))
-WRAP(rmdir, -1, int, rmdir, (const char *path), (path))
 WRAP(sched_getaffinity, -1, int, sched_getaffinity, (pid_t id, size_t size, cpu_set_t *set), (id, size, set))
 WRAP(sendmsg, -1, ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
 WRAP(sendto, -1, ssize_t, sendto, (int fd, const void *data, size_t size, int flags, const struct sockaddr *a,
@@ -278,7 +279,6 @@ WRAP(statx, -1, int, statx, (int fd, const char *restrict path, int flags, unsig
 WRAP(timerfd_create, -1, int, timerfd_create, (clockid_t clock, int flags), (clock, flags))
 WRAP(timerfd_settime, -1, int, timerfd_settime, (int fd, int flags, const struct itimerspec *new, struct itimerspec *old),
     (fd, flags, new, old))
-WRAP(unlink, -1, int, unlink, (const char *path), (path))
 WRAP(unlinkat, -1, int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags))
 WRAP(waitid, -1, int, waitid, (idtype_t type, id_t id, siginfo_t *end, int options), (type, id, end, options))
 

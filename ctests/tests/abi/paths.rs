@@ -111,7 +111,7 @@ const EXCEPTIONS: [(&str, &str, &str); 5] = [
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).expect("there are sources").flatten() {
         let path = entry.path();
-        let is_test = ["tests.rs", "check.rs"].iter().any(|name| path.ends_with(name));
+        let is_test = ["tests.rs", "check.rs", "fuzzing.rs"].iter().any(|name| path.ends_with(name));
         match path.extension() {
             _ if path.is_dir() => sources(&path, found),
             Some(extension) if extension == "rs" && !is_test => found.push(path),
