@@ -59,7 +59,13 @@ impl model::Session for Session {
     }
 
     fn expire(&mut self, pace: &mut dyn Pace) -> Next {
-        self.guarded(&mut Vec::new(), pace, |step| step.disconnect(ReadEnd::Timeout))
+        let what = if self.negotiated { "sent nothing" } else { "did not negotiate" };
+        self.guarded(&mut Vec::new(), pace, |step| {
+            // No failure of the filter: MTAs keep connections, and port scans say nothing.
+            let text = format_args!("the MTA {what} in time, the session is ended");
+            MutexGuard::unlocked(&mut step.core, || step.context.report(Level::Info, text));
+            step.disconnect(ReadEnd::Timeout)
+        })
     }
 
     fn fail(&mut self, error: &io::Error, pace: &mut dyn Pace) -> Next {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc;
 
+use super::log;
+use super::settings::Named;
 use super::stop::{self, Level};
+use crate::sys::error::Reason;
 use crate::sys::signal::{self, Mask};
 use crate::sys::thread::{self, JoinHandle};
 
@@ -61,8 +64,12 @@ fn wait(over: &AtomicBool) {
             _ if over.load(SeqCst) => return,
             Ok(libc::SIGINT) => stop::raise(Level::Abort),
             Ok(_) => stop::raise(Level::Stop),
-            Err(_) => {
+            Err(error) => {
                 failures += 1;
+                if failures == FAILURES {
+                    let text = format_args!("cannot wait for signals: {}; the filter stops", Reason(&error));
+                    log::error(Named::at_once().name(), text);
+                }
                 continue;
             }
         }
