@@ -7,7 +7,7 @@
 # make deb        Debian packages, in target/deb
 # make demo       a C filter and a mail, end to end
 # make generated  SEED= COUNT=: conversations made up from so many seeds, with sendmail's libmilter and with this one
-# make faults     every system call and every allocation of the library fails in turn; make check has a sample
+# make faults     system calls and allocations of the library fail, one at a time; make check has a sample
 # make sources    fetch the released sources of filters, build and run them; needs the network for the first
 # make races      ThreadSanitizer over the tests of the concurrency models, on x86_64 Linux
 # make sanitize   that, and conversations with the library and a filter under AddressSanitizer and ThreadSanitizer

@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn descriptors() {
         assert_eq!(parse("fd:3"), Ok(Description::Descriptor(3)));
-        for name in ["smtp.socket", "*", "-1", "3x"] {
+        for name in ["smtp.socket", "*", "-1", "3x", " 8", "+8"] {
             assert_eq!(parse(&format!("fd:{name}")), Ok(Description::Passed(name.into())));
         }
         for bad in ["fd:", "fd:99999999999"] {

@@ -42,6 +42,7 @@ pub(crate) struct Server {
     lobby: Lobby,
     crowds: Episode,
     visits: Episode,
+    timeouts: Episode,
     limiter: Limiter,
     exhaustion: Episode,
     /// Given up for a moment where the system log may need a descriptor to tell that there are none.
@@ -74,6 +75,7 @@ impl Server {
             numbers: AtomicU64::new(0),
             crowds: Episode::new()?,
             visits: Episode::new()?,
+            timeouts: Episode::new()?,
             limiter: Limiter::new()?,
             exhaustion: Episode::new()?,
             spare: parking_lot::Mutex::new(Some(Wake::new()?)),
@@ -203,6 +205,15 @@ impl Server {
     pub(super) fn tell_visit(&self, number: u64) {
         if self.visits.begins() {
             let text = format_args!("[{number}] the peer hung up without a word, like a port scan or a health check");
+            log::write(Level::Info, self.filter().name(), text);
+        }
+    }
+
+    /// Tells once in a while that the MTA has not done in time what was expected, in the session of this number. That is
+    /// no trouble: MTAs keep connections for later, and port scans say nothing.
+    pub(super) fn report_timeout(&self, number: u64, what: &str) {
+        if self.timeouts.begins() {
+            let text = format_args!("[{number}] the MTA {what} in time, the session is ended");
             log::write(Level::Info, self.filter().name(), text);
         }
     }

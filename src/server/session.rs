@@ -61,9 +61,8 @@ impl model::Session for Session {
     fn expire(&mut self, pace: &mut dyn Pace) -> Next {
         let what = if self.negotiated { "sent nothing" } else { "did not negotiate" };
         self.guarded(&mut Vec::new(), pace, |step| {
-            // No failure of the filter: MTAs keep connections, and port scans say nothing.
-            let text = format_args!("the MTA {what} in time, the session is ended");
-            MutexGuard::unlocked(&mut step.core, || step.context.report(Level::Info, text));
+            let context = step.context;
+            MutexGuard::unlocked(&mut step.core, || context.server.report_timeout(context.number, what));
             step.disconnect(ReadEnd::Timeout)
         })
     }

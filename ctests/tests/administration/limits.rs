@@ -178,6 +178,9 @@ fn strangers_do_not_stay() {
         }
         assert!(start.elapsed() >= Duration::from_secs(2), "{setting}: {:?}", start.elapsed());
         assert_eq!(known.ask("HELO h"), "CONTINUE", "{setting}");
+        // Once for both, like other things that happen again and again.
+        let told = |line: &&String| line.contains("the MTA did not negotiate in time");
+        assert_eq!(filter.lines().iter().filter(told).count(), 1, "{setting}: {:?}", filter.lines());
     }
 }
 
@@ -197,6 +200,7 @@ fn idle_sessions_end() {
         }
         assert!(start.elapsed() >= Duration::from_secs(2), "{setting}: {:?}", start.elapsed());
         assert_eq!(filter.lines().iter().filter(|line| *line == "close").count(), 1, "{setting}");
+        assert!(filter.lines().iter().any(|line| line.contains("the MTA sent nothing in time")), "{setting}");
     }
     let mut patient =
         launch(&Setting::ours(), "idle-timeout=0", &format!("start settimeout 1\n{PLAN}"), TempDir::new());

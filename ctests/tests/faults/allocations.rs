@@ -106,6 +106,8 @@ fn play(setting: &Setting, options: &str, is_first: bool, fault: Fault) -> Outco
         }
     };
     check(!outcome.died, "the process is dead");
+    check(!scene.log().iter().any(|line| line.contains("SIGABRT")), "a process of the filter is dead");
+    check(outcome.lost <= 1 || matches!(fault, Fault::Always), "more than one session is lost");
     check(touched.iter().all(|talk| talk.fate != Fate::Silent), "a session is silent");
     let is_whole = |talk: &Talk| talk.fate == Fate::Well && talk.answers.len() == complete;
     check(innocent.iter().all(is_whole), "an innocent session is lost");

@@ -142,9 +142,6 @@ const EXCLUDED: &[(&str, &str)] = &[
 /// Why failing this call with this error is an artefact: the system would never say so here. By call and error.
 fn is_artefact(call: &str, error: i32) -> Option<&'static str> {
     match (call, error) {
-        ("accept4" | "recv" | "recvmsg", EAGAIN) => {
-            Some("says that there is nothing, and that the next event tells of more, while there is something")
-        }
         ("send" | "sendmsg", EPIPE | ECONNRESET) => {
             Some("says that the MTA reads no more, and the next recv that it has gone; here it waits for the reply")
         }
