@@ -113,8 +113,10 @@ pub fn put_header(out: &mut Vec<u8>, code: u8, payload_len: usize) {
 /// If the payload does not fit the 32-bit length.
 pub fn try_put(out: &mut Vec<u8>, code: u8, parts: &[&[u8]]) -> Result<(), TryReserveError> {
     let payload_len = parts.iter().map(|part| part.len()).sum();
-    if out.capacity() - out.len() < HEADER_LEN + payload_len {
-        out.try_reserve(HEADER_LEN + payload_len)?;
+    // With room for a verdict behind it, which must not fail.
+    let needed = HEADER_LEN + payload_len + HEADER_LEN;
+    if out.capacity() - out.len() < needed {
+        out.try_reserve(needed)?;
     }
     put_header(out, code, payload_len);
     for part in parts {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::children::{Children, Kind, Parent, Standing, Then};
-use super::{Admission, Connection, Model, Service, Session, patience, serve_the_rest, wait_out_for_session};
+use super::{Admission, Connection, Model, Service, Session, Ticket, patience, serve_the_rest, wait_out_for_session};
 use crate::sys::child::{self, Alone};
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Shared;
@@ -74,6 +74,10 @@ fn accept<V: Service>(service: &V, children: &mut Children, listeners: &[Accepto
         for departed in children.wait(service, listeners, then, None)? {
             departed.bury(service);
         }
+    }
+    if let Some(Connection { ticket: Ticket { number, refused, .. }, .. }) = waiting {
+        service.depart(usize::from(!refused));
+        service.lost(format_args!("[{number}] no process could be started until the stop, the session is lost"));
     }
     Ok(Role::Parent)
 }

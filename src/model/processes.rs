@@ -221,8 +221,8 @@ impl<V: Service> Supervisor<'_, V> {
     /// Passes on what waits, at the stop, to workers that are ready or to others: nothing is taken back afterwards.
     fn pass_the_rest(&mut self) {
         for connection in self.queue.drain(..) {
-            let held = self.posts.iter_mut().filter(|post| post.is_held());
-            let best = held.min_by_key(|post| (!post.is_ready(), post.load()));
+            let open = self.posts.iter_mut().filter(|post| post.may_get_more());
+            let best = open.min_by_key(|post| (!post.is_ready(), post.load()));
             if best.is_none_or(|post| post.pass(&connection, Instant::now()).is_err()) {
                 let Ticket { number, refused, .. } = connection.ticket;
                 self.service.depart(usize::from(!refused));

@@ -107,12 +107,17 @@ impl Spare {
         }
     }
 
-    /// Takes a buffer back, and gives what its session has to keep.
-    pub(super) fn give_back(&mut self, mut buffer: Buffer) -> Option<Buffer> {
+    /// Takes a buffer back, and gives what its session has to keep. Fails when there is no memory for that: what sessions
+    /// keep while they wait must not use up the reserve.
+    pub(super) fn give_back(&mut self, mut buffer: Buffer) -> io::Result<Option<Buffer>> {
         let mut kept = None;
         if buffer.len() > 0 {
-            let copy = Some(buffer.len()).filter(|len| *len <= SMALL).map(Buffer::with_room);
-            let Some(Ok(mut copy)) = copy else { return Some(buffer) };
+            let is_available = memory::is_available(buffer.len());
+            let copy = Some(buffer.len()).filter(|len| is_available && *len <= SMALL).map(Buffer::with_room);
+            let Some(Ok(mut copy)) = copy else {
+                let may_keep = is_available || buffer.octets.capacity() >= ROOM;
+                return if may_keep { Ok(Some(buffer)) } else { Err(io::ErrorKind::OutOfMemory.into()) };
+            };
             copy.octets.extend_from_slice(buffer.received());
             kept = Some(copy);
         }
@@ -122,7 +127,7 @@ impl Spare {
             buffer.used = 0;
             self.0 = Some(buffer);
         }
-        kept
+        Ok(kept)
     }
 }
 
@@ -148,12 +153,12 @@ mod tests {
             receive(&mut buffer, b"used");
             receive(&mut buffer, &octets);
             buffer.consume(4);
-            let kept = spare.give_back(buffer);
+            let kept = spare.give_back(buffer).unwrap();
             assert_eq!(spare.0.is_some(), part <= SMALL);
             let mut buffer = spare.take(kept).unwrap();
             assert_eq!(buffer.received(), octets, "{part}");
             buffer.consume(part);
-            assert!(spare.give_back(buffer).is_none());
+            assert!(spare.give_back(buffer).unwrap().is_none());
         }
     }
 
@@ -171,7 +176,7 @@ mod tests {
         assert!(receive(&mut buffer, &vec![3; ROOM]).1);
         assert_eq!(buffer.len(), 2 * ROOM);
         buffer.consume(2 * ROOM);
-        assert!(spare.give_back(buffer).is_none());
+        assert!(spare.give_back(buffer).unwrap().is_none());
         assert!(spare.0.is_none(), "a buffer of unusual size is not kept");
     }
 

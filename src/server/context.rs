@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use std::time::Instant;
 
+use milter_protocol::frame::HEADER_LEN;
 use milter_protocol::reply::body_chunks;
 use milter_protocol::{Callback, Callbacks, Engine, Escaped, Modification, Profile, SmtpReply, SmtpReplyError, Stage};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -235,7 +236,9 @@ impl Context {
             let output = core.engine.output();
             // While an earlier packet waited for the peer, another thread may have left what has to come behind the last.
             let (is_next, len) = (number == 0 || output.is_empty(), head.len() + chunk.len());
-            if is_last && is_next && output.len() + len <= BATCH_LIMIT && output.try_reserve(len).is_ok() {
+            let fits = is_last && is_next && output.len() + len <= BATCH_LIMIT;
+            // With room for the verdict behind it, which must not fail.
+            if fits && output.try_reserve(len + HEADER_LEN).is_ok() {
                 output.extend_from_slice(&head);
                 output.extend_from_slice(chunk);
                 return Ok(());

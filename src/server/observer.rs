@@ -177,7 +177,11 @@ impl Observer {
 
     /// The filter has called the library: with what, and why that has failed if it has.
     fn called(&self, call: &str, fields: Vec<Field<'_>>, outcome: Result<(), impl fmt::Display>) {
-        if !self.is_traced() {
+        let bytes = |(_, value): &Field<'_>| match value {
+            Value::Text(bytes) | Value::Content(bytes) => bytes.len(),
+            _ => 0,
+        };
+        if !self.has_room_for(fields.iter().map(bytes).sum()) {
             return;
         }
         let reason = outcome.err().map(|reason| reason.to_string());
@@ -240,7 +244,7 @@ impl Observer {
     /// The filter has looked up a macro.
     #[cold]
     pub(super) fn looked_up(&self, name: &[u8], value: Option<&[Cell<u8>]>) {
-        if !self.is_traced() {
+        if !self.has_room_for(name.len() + value.map_or(0, <[_]>::len)) {
             return;
         }
         let value = value.map(|value| value.iter().map(Cell::get).take_while(|&octet| octet != 0).collect::<Vec<_>>());

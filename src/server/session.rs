@@ -148,7 +148,11 @@ impl Step<'_> {
                 _ => self.give_up_reading(&error),
             },
         };
-        *kept = spare.give_back(buffer).map(Box::new);
+        match spare.give_back(buffer) {
+            Ok(buffer) => *kept = buffer.map(Box::new),
+            Err(error) if !next.is_over() => return self.give_up_reading(&error),
+            Err(_) => {}
+        }
         next
     }
 
@@ -190,7 +194,7 @@ impl Step<'_> {
         if let Some(observer) = context.observer() {
             observer.command(code, payload);
         }
-        if !memory::is_available(payload.len()) && takes_memory(code) {
+        if !memory::is_available(MEMORY_PER_BYTE * payload.len()) && takes_memory(code) {
             self.core.engine.handle_lack_of_memory();
         } else {
             self.core.engine.handle_command(code, payload);
@@ -294,6 +298,9 @@ pub(super) fn is_hang_up(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset)
 }
+
+/// Bytes that a command may take, for each byte of it: each of its strings gets a pointer or a number, and may be empty.
+const MEMORY_PER_BYTE: usize = 1 + size_of::<usize>();
 
 /// Whether a command of this letter is kept, or its arguments are listed for the filter. How much memory that needs is up
 /// to the MTA, and not for the reserve.

@@ -36,8 +36,12 @@ const WORDS: usize = 16;
 /// Bytes set aside.
 const RESERVE_SIZE: usize = WORDS * CHUNKS_PER_WORD * CHUNK;
 
-/// Up to here the size of a request does not matter to whether it is likely to be served, in bytes.
-const SMALL: usize = 4096;
+/// Requests of up to so many bytes are not tried out beforehand while the reserve is untouched.
+const SMALL: usize = 16 * 1024;
+
+/// From so many bytes on a request is tried out by mapping memory: `malloc` would do the same, and learn from it when to keep
+/// memory, for the whole program.
+const LARGE: usize = 64 * 1024;
 
 /// What has to be available before connections are accepted again, in bytes: the largest receive buffer.
 const ROOM_FOR_SESSION: usize = 128 * 1024;
@@ -70,6 +74,14 @@ pub(crate) fn has_room_for_thread() -> bool {
 /// Whether the C library has so much at this moment.
 #[cold]
 fn is_allocatable(bytes: usize) -> bool {
+    if bytes >= LARGE {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use, and nobody else has it.
+        return unsafe {
+            let memory = libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0);
+            memory != libc::MAP_FAILED && libc::munmap(memory, bytes) == 0
+        };
+    }
     // SAFETY: any size may be asked for, and what the call gives, NULL included, may be freed.
     unsafe {
         // Without the black box the compiler would leave both calls out and take the first for a success.
@@ -164,6 +176,7 @@ struct Reserve {
     map: [AtomicU64; WORDS],
     /// Chunks in use.
     used: AtomicUsize,
+    refused: Reminder,
     low: Reminder,
     exhausted: Reminder,
     memory: Chunks,
@@ -180,6 +193,7 @@ impl Reserve {
         Reserve {
             map: [const { AtomicU64::new(0) }; WORDS],
             used: AtomicUsize::new(0),
+            refused: Reminder::new(),
             low: Reminder::new(),
             exhausted: Reminder::new(),
             memory: Chunks(UnsafeCell::new([0; RESERVE_SIZE])),
@@ -198,12 +212,13 @@ impl Reserve {
     /// A block for a request that the C library could not serve; NULL if it is too large, or too much is in use.
     #[cold]
     fn allocate(&self, layout: Layout) -> *mut u8 {
-        self.low
-            .write(c"out of memory: no room for %zu bytes; new connections wait until there is some", layout.size());
         let chunks = chunks(layout.size());
         if chunks > CHUNKS_PER_WORD || layout.align() > CHUNK {
+            self.refused.write(c"out of memory: no room for %zu bytes", layout.size());
             return ptr::null_mut();
         }
+        self.low
+            .write(c"out of memory: no room for %zu bytes; new connections wait until there is some", layout.size());
         let block = u64::MAX >> (CHUNKS_PER_WORD - chunks);
         for (index, word) in self.map.iter().enumerate() {
             let mut first = 0;
@@ -267,7 +282,9 @@ impl Reminder {
     /// Writes the line, a format for one number of bytes, unless that has been done lately.
     fn write(&self, format: &CStr, bytes: usize) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_secs());
-        if now.saturating_sub(self.last.swap(now, Relaxed)) >= QUIET_PERIOD {
+        let last = self.last.load(Relaxed);
+        let is_due = now.saturating_sub(last) >= QUIET_PERIOD || now < last;
+        if is_due && self.last.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
             // SAFETY: the formats above take one argument of the type size_t.
             unsafe { libc::syslog(libc::LOG_ERR, format.as_ptr(), bytes) };
         }

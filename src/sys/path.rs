@@ -45,6 +45,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
+// Those with numbers of 64 bits on every processor.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+use libc::{fstat, fstatat, openat, stat};
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use libc::{fstat64 as fstat, fstatat64 as fstatat, openat64 as openat, stat64 as stat};
+
 use super::descriptor::own;
 use super::{check, check_len, process};
 
@@ -82,13 +88,13 @@ impl Identity {
 }
 
 /// What the system knows about a file.
-struct Status(libc::stat);
+struct Status(stat);
 
 impl Status {
     fn of(file: BorrowedFd<'_>) -> io::Result<Self> {
         let mut status = MaybeUninit::uninit();
         // SAFETY: the descriptor is open, `status` has room for one stat structure.
-        check(unsafe { libc::fstat(file.as_raw_fd(), status.as_mut_ptr()) })?;
+        check(unsafe { fstat(file.as_raw_fd(), status.as_mut_ptr()) })?;
         // SAFETY: fstat succeeded and so filled the structure.
         Ok(Status(unsafe { status.assume_init() }))
     }
@@ -97,7 +103,7 @@ impl Status {
     fn at(directory: &OwnedFd, name: &CStr, flags: libc::c_int) -> io::Result<Self> {
         let mut status = MaybeUninit::uninit();
         // SAFETY: the descriptor is open, the name NUL-terminated, `status` has room for one stat structure.
-        check(unsafe { libc::fstatat(directory.as_raw_fd(), name.as_ptr(), status.as_mut_ptr(), flags) })?;
+        check(unsafe { fstatat(directory.as_raw_fd(), name.as_ptr(), status.as_mut_ptr(), flags) })?;
         // SAFETY: fstatat succeeded and so filled the structure.
         Ok(Status(unsafe { status.assume_init() }))
     }
@@ -200,7 +206,7 @@ fn open(directory: RawFd, name: &CStr, flags: libc::c_int, mode: libc::c_uint) -
     let flags = flags | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     loop {
         // SAFETY: the name is NUL-terminated; a descriptor that is not open is reported; the call makes a descriptor.
-        match unsafe { own(libc::openat(directory, name.as_ptr(), flags, mode)) } {
+        match unsafe { own(openat(directory, name.as_ptr(), flags, mode)) } {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             outcome => return outcome,
         }

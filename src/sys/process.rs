@@ -1,6 +1,7 @@
 //! The process and its threads.
 
 use std::ffi::{CStr, CString};
+#[cfg(target_os = "linux")]
 use std::mem::MaybeUninit;
 
 /// Whether the process acts for root.

@@ -9,8 +9,9 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::memory;
 
@@ -112,6 +113,8 @@ extern "C" fn run<R, Body: FnOnce() -> R>(start: *mut c_void) -> *mut c_void {
     // SAFETY: `spawn` made this of a box and left it to this thread.
     let Start { name, body, outcome } = *unsafe { Box::from_raw(start.cast::<Start<R, Body>>()) };
     set_name(name);
+    // parking_lot allocates for a thread when it waits for the first time. Here there is memory for that: `spawn` has looked.
+    Condvar::new().wait_for(&mut Mutex::new(()).lock(), Duration::ZERO);
     // A panic may not leave a function that C has called. It has been logged where it happened.
     let result = catch_unwind(AssertUnwindSafe(body));
     *outcome.result.lock() = result.ok();

@@ -230,6 +230,8 @@ WRAP(fchownat, -1, int, fchownat, (int fd, const char *path, uid_t u, gid_t g, i
 WRAP(fork, -1, pid_t, fork, (void), ())
 WRAP(fstat, -1, int, fstat, (int fd, struct stat *status), (fd, status))
 WRAP(fstat, -1, int, fstat64, (int fd, struct stat64 *status), (fd, status))
+WRAP(fstatat, -1, int, fstatat64, (int fd, const char *restrict path, struct stat64 *restrict status, int flags),
+    (fd, path, status, flags))
 WRAP(fstatat, -1, int, fstatat, (int fd, const char *restrict path, struct stat *restrict status, int flags),
     (fd, path, status, flags))
 WRAP(getcwd, NULL, char *, getcwd, (char *path, size_t size), (path, size))

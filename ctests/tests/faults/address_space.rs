@@ -44,8 +44,9 @@ fn play(setting: &Setting) -> (bool, Vec<&'static str>) {
     command.stderr(fs::File::create(&log).expect("our own directory"));
     let mut filter = Process::spawn(&mut command);
     let is_told = || {
-        fs::read_to_string(&log)
-            .is_ok_and(|text| text.lines().any(|line| line.starts_with("3 ") && line.contains("memory")))
+        fs::read_to_string(&log).is_ok_and(|text| {
+            text.lines().any(|line| line.starts_with("3 ") && (line.contains("memory") || line.contains("thread")))
+        })
     };
     eventually("it listens", || Talk::is_answered_at(&socket));
     let mut innocent = Talk::with(&socket);

@@ -133,14 +133,20 @@ impl Post {
         self.is_held() && self.owed.is_none()
     }
 
+    /// Whether something may be passed at the stop, when nothing is taken back any more: not to a worker that may be in the
+    /// middle of taking what has been taken back from it, which only a probe may follow.
+    pub(super) fn may_get_more(&self) -> bool {
+        self.is_held() && !matches!(self.owed, Some(Owed { message: Outstanding::Nothing, .. }))
+    }
+
     /// Has the worker call the supervisor when it takes the next message. It may have taken it already.
     pub(super) fn await_answer(&self) {
         self.tally.is_awaited.store(true, SeqCst);
     }
 
     fn has_answered(&self) -> bool {
-        let nothing_more = !matches!(self.owed, Some(Owed { message: Outstanding::Nothing, .. }));
-        nothing_more && self.tally.taken.load(SeqCst) == self.sent
+        let is_asked = !matches!(self.owed, Some(Owed { message: Outstanding::Nothing, .. }));
+        is_asked && self.tally.taken.load(SeqCst) == self.sent
     }
 
     /// Passes a connection to the worker, which is ready for it. (At the stop, when nothing is taken back any more, it need

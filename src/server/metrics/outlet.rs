@@ -20,6 +20,7 @@ use crate::server::log::{self, Episode};
 use crate::server::service::Server;
 use crate::server::socket_file::{Replace, SocketFile, Wanted};
 use crate::sys::error::Reason;
+use crate::sys::memory;
 use crate::sys::path::{self, Location, Staging, as_path};
 use crate::sys::poll::{self, Interest};
 use crate::sys::signal::Mask;
@@ -147,7 +148,9 @@ impl Outlet {
 
     /// Writes the file if something has changed.
     fn write(&self, server: &Server) {
+        // Without memory the file stays as it is until the next time.
         if let Place::File { path, shown } = &self.place
+            && memory::is_available(PAGE_MEMORY)
             && let Err(error) = update(path, &mut shown.lock(), text(server))
         {
             self.tell(
@@ -170,6 +173,9 @@ impl Outlet {
         }
     }
 }
+
+/// Bytes that making and showing all numbers may take at once.
+const PAGE_MEMORY: usize = 512 * 1024;
 
 fn text(server: &Server) -> String {
     server.metrics().map(|metrics| metrics.text(server)).unwrap_or_default()
@@ -209,6 +215,9 @@ fn is_of_some_filter(path: &CStr) -> bool {
 
 /// Answers one who has connected: over HTTP if that is how he asks, otherwise with the bare text.
 fn answer(connection: BorrowedFd<'_>, text: impl FnOnce() -> String) -> io::Result<()> {
+    if !memory::is_available(PAGE_MEMORY) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
     let mut request = Vec::with_capacity(REQUEST);
     if let [true] = poll::wait([(connection, Interest::Read)], Some(ASKING))? {
         let _ = socket::receive(connection, &mut request)?;

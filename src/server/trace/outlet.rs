@@ -121,6 +121,9 @@ impl Drop for Outlet {
     }
 }
 
+/// Bytes for the line that says how many were left out.
+const LEFT_OUT_ROOM: usize = 4096;
+
 /// Lines on their way to the thread that writes them.
 struct Queue {
     waiting: Mutex<Waiting>,
@@ -161,7 +164,8 @@ impl Queue {
 
     fn put(&self, line: &str, left_out: impl FnOnce(u64) -> String) {
         let mut waiting = self.waiting.lock();
-        let has_room = waiting.lines.len() + line.len() <= ROOM && waiting.lines.try_reserve(line.len()).is_ok();
+        let more = line.len() + LEFT_OUT_ROOM;
+        let has_room = waiting.lines.len() + line.len() <= ROOM && waiting.lines.try_reserve(more).is_ok();
         if !has_room || waiting.closed {
             waiting.left_out += 1;
             return;

@@ -24,6 +24,7 @@ impl<'a> Staging<'a> {
         let directory = outside.directory.enter(&name).inspect_err(|_| remove_directory(outside, &name))?;
         // Where others may rename our directory, what we opened might be theirs.
         if directory.status.0.st_uid != process::user() || directory.status.0.st_mode & 0o077 != 0 {
+            remove_directory(outside, &name);
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let path = as_path(&outside.path).with_file_name(as_path(&name)).join(as_path(&outside.name));
