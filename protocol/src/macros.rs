@@ -127,11 +127,15 @@ struct MacroSet {
     octets: Box<[Cell<u8>]>,
 }
 
+/// Bytes of a set that is allocated like anything small: without a way to fail, which takes longer. Nearly all are.
+const SMALL_SET: usize = 1024;
+
 impl MacroSet {
     fn new(strings: &[u8]) -> Result<Self, TryReserveError> {
         let pairs = strings.iter().filter(|octet| **octet == 0).count() / 2;
-        let mut octets = Vec::new();
-        octets.try_reserve_exact((1 + pairs) * size_of::<u32>() + strings.len())?;
+        let size = (1 + pairs) * size_of::<u32>() + strings.len();
+        let mut octets = if size <= SMALL_SET { Vec::with_capacity(size) } else { Vec::new() };
+        octets.try_reserve_exact(size)?;
         let mut put = |number: u32| octets.extend_from_slice(&number.to_ne_bytes().map(Cell::new));
         put(pairs as u32);
         let mut end = 0;
