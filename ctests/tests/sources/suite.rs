@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ctests::{Build, Linkage, Setting};
+use ctests::{Build, Linkage, Origin, Setting};
 
 use crate::filter::{FILTERS, OPENDKIM};
 
@@ -21,7 +21,12 @@ pub(crate) fn same_result() {
     let mut runs = vec![(&own, Setting::ours_static())];
     runs.extend(Setting::each(test).into_iter().map(|setting| (&shared, setting)));
     for (build, setting) in runs {
-        let results = run(build, &setting);
+        let mut results = run(build, &setting);
+        // With sendmail's library, whose stop leaves sessions running, OpenDKIM loses a race of its own on a busy machine and
+        // aborts ("conf_refcnt == 0").
+        if setting.library.origin() == Origin::Reference && results.values().any(|result| result != "PASS") {
+            results = run(build, &setting);
+        }
         let others: Vec<_> = results.iter().filter(|(_, result)| *result != "PASS").collect();
         assert!(
             others.is_empty() && results.len() == CASES,
